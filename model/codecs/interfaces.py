@@ -1,0 +1,35 @@
+"""What every codec and text encoder looks like from outside. Implementations: `model/codecs/foal.py`, `model/text.py`.
+
+C latent channels, T latent frames, H and W latent cells, L audio latents, n text tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+
+class VideoCodec(Protocol):
+    def encode_image(self, image: Tensor, /) -> Tensor:
+        """uint8 [height, width, 3] at the decoded size -> float32 latent [C, 1, H, W]."""
+        ...
+
+    def decode(self, latent: Tensor, /) -> Iterator[Tensor]:
+        """float32 [C, T, H, W] -> windows of uint8 frames [n, height, width, 3], in order, 4(T-1)+1 in all."""
+        ...
+
+
+class AudioCodec(Protocol):
+    sample_rate_hz: int
+
+    def decode(self, latent: Tensor, /) -> Tensor:
+        """float32 [L, C] -> float32 waveform [channels, samples] in -1..1, at `sample_rate_hz`."""
+        ...
+
+
+class TextEncoder(Protocol):
+    def count_tokens(self, prompt: str, /) -> int: ...
+
+    def encode(self, prompts: Sequence[str], /) -> list[Tensor]:
+        """Prompts -> one float32 [n, text channels] each, in order; n differs, no padding."""
+        ...

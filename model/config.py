@@ -1,0 +1,135 @@
+"""What a model is, as plain frozen values. Every rule about them is checked here; nothing is changed later.
+
+Values come from `conf/model/*.yaml`. Shapes have no defaults, so a half-specified model cannot exist.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+CoordsStyle = Literal["v1", "v2"]
+MODALITIES = ("video", "audio", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape of the single-stream Transformer; field names are those of the recorded checkpoints."""
+
+    num_layers: int
+    hidden_size: int
+    head_dim: int
+    num_heads_q: int
+    num_heads_kv: int
+    video_in_channels: int  # latent channels x patch 1x2x2
+    audio_in_channels: int
+    text_in_channels: int
+    mm_layers: tuple[int, ...]  # layers with weights of their own for each modality
+    gelu7_layers: tuple[int, ...]  # layers whose MLP is the ungated kind
+    local_attn_layers: tuple[int, ...]
+    coords_style: CoordsStyle
+    frame_receptive_field: int = -1  # radius of local attention in latent frames; -1: there is none
+    input_skip: bool = False  # velocity head adds a per-channel multiple of its input (the foal; off in releases)
+
+    def __post_init__(self) -> None:
+        positive = (
+            "num_layers hidden_size head_dim num_heads_q num_heads_kv "
+            "video_in_channels audio_in_channels text_in_channels"
+        )
+        for name in positive.split():
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.num_heads_q % self.num_heads_kv:
+            raise ValueError(f"num_heads_q {self.num_heads_q} is not a multiple of num_heads_kv {self.num_heads_kv}")
+        if self.head_dim % 8:
+            raise ValueError(f"head_dim {self.head_dim} is not a multiple of 8 (rotary bands)")
+        if self.video_in_channels % 4:
+            raise ValueError(f"video_in_channels {self.video_in_channels} is not a multiple of 4 (patch 1x2x2)")
+        for name in ("mm_layers", "gelu7_layers", "local_attn_layers"):
+            strays = [n for n in getattr(self, name) if not 0 <= n < self.num_layers]
+            if strays:
+                raise ValueError(f"{name} names layers {strays}, expected 0 to {self.num_layers - 1}")
+        if self.coords_style not in ("v1", "v2"):
+            raise ValueError(f"coords_style is {self.coords_style!r}, expected v1 or v2")
+        if self.local_attn_layers and self.frame_receptive_field < 0:
+            raise ValueError("local_attn_layers needs a frame_receptive_field of 0 or more")
+
+    @property
+    def video_latent_channels(self) -> int:
+        return self.video_in_channels // 4
+
+    def num_experts(self, layer: int) -> int:
+        return len(MODALITIES) if layer in self.mm_layers else 1
+
+    def is_gated(self, layer: int) -> bool:
+        return layer not in self.gelu7_layers
+
+    def mlp_inner_size(self, layer: int) -> int:
+        """Inner width of a layer's MLP before any cutting."""
+        return self.hidden_size * 4 * 2 // 3 // 4 * 4 if self.is_gated(layer) else self.hidden_size * 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """The base stage's numbers; defaults are those of spec/model.md."""
+
+    steps: int = 32
+    flow_shift: float = 5.0
+    video_guidance: float = 5.0  # while the truncated timestep is above guidance_switch
+    video_guidance_late: float = 2.0
+    guidance_switch: int = 500
+    audio_guidance: float = 5.0
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One cell of a model's size table. The decoded frame (latent x scale) is cropped symmetrically to height x width."""
+
+    latent_height: int
+    latent_width: int
+    height: int  # delivered pixels, even
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height % 2 or self.width % 2:
+            raise ValueError(f"delivered size {self.width}x{self.height} is not even")
+        if self.latent_height % 2 or self.latent_width % 2:
+            raise ValueError(f"latent size {self.latent_width}x{self.latent_height} is not even (patch 1x2x2)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything a run must know about a model before its weights are read."""
+
+    name: str
+    transformer: TransformerConfig
+    sampling: SamplingConfig
+    compute_dtype: Literal["float32", "bfloat16"]
+    fps: int
+    spatial_scale: int  # pixels per latent cell and side
+    audio_latents_per_s: int
+    sample_rate_hz: int  # of the delivered sound
+    sizes: Mapping[str, Mapping[str, Size]]  # resolution -> ratio -> size
+    default_resolution: str
+    default_ratio: str
+    durations_s: tuple[int, ...]
+    default_duration_s: int
+    text_max_tokens: int
+    codecs: Literal["foal"]  # which video codec, audio codec and text encoder decode and condition it
+
+    def __post_init__(self) -> None:
+        if self.default_resolution not in self.sizes:
+            raise ValueError(f"default_resolution {self.default_resolution!r} is not one of {sorted(self.sizes)}")
+        for resolution, ratios in self.sizes.items():
+            if self.default_ratio not in ratios:
+                raise ValueError(f"default_ratio {self.default_ratio!r} is missing at {resolution}")
+            for ratio, size in ratios.items():
+                decoded = (size.latent_height * self.spatial_scale, size.latent_width * self.spatial_scale)
+                if size.height > decoded[0] or size.width > decoded[1]:
+                    raise ValueError(f"{resolution} {ratio}: delivered {size.width}x{size.height} exceeds {decoded}")
+        if self.default_duration_s not in self.durations_s:
+            raise ValueError(f"default_duration_s {self.default_duration_s} is not one of {self.durations_s}")

@@ -1,0 +1,79 @@
+"""The error tree. Third-party errors are translated into it where they arise; nothing above sees them.
+
+RenderError
+  ConfigError     unknown key, impossible combination          before any GPU; exit 2
+  ManifestError   bad rows, all of them at once                before any GPU; exit 2
+  WeightsError    keys, shapes or files do not match           before any clip; exit 2
+  ClipError       this clip cannot be made; others go on       not retried on the same input
+    EncodeError   ffmpeg said no; the end of its stderr attached
+  GroupLost       a rank, node or collective died              clip retried, group rebuilt; caps on both
+  StoreError      storage said no                              the run stops, nothing half-written; exit 5
+"""
+
+from dataclasses import dataclass
+
+
+class RenderError(Exception):
+    """Root of every error a user may see; its message stands alone."""
+
+
+class ConfigError(RenderError):
+    pass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong with one cell: `row` counts from 0 in manifest order, -1 for the file as a whole."""
+
+    row: int
+    column: str
+    value: str
+    expected: str
+
+    def __str__(self) -> str:
+        where = f"row {self.row}, " if self.row >= 0 else ""
+        return f"{where}column {self.column}: got {self.value}, expected {self.expected}"
+
+
+class ManifestError(RenderError):
+    """Every finding of a manifest; the message lists the first 20, then counts by column."""
+
+    SHOWN = 20
+
+    def __init__(self, source: str, findings: list[Finding]) -> None:
+        self.source = source
+        self.findings = findings
+        super().__init__(self._message())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.source, self.findings))
+
+    def _message(self) -> str:
+        lines = [f"{self.source}: {len(self.findings)} problem(s), nothing was started"]
+        lines += [f"  {finding}" for finding in self.findings[: self.SHOWN]]
+        rest = self.findings[self.SHOWN :]
+        counts = {column: 0 for column in dict.fromkeys(f.column for f in rest)}
+        for finding in rest:
+            counts[finding.column] += 1
+        lines += [f"  and {count} more in column {column}" for column, count in counts.items()]
+        return "\n".join(lines)
+
+
+class WeightsError(RenderError):
+    pass
+
+
+class ClipError(RenderError):
+    pass
+
+
+class EncodeError(ClipError):
+    pass
+
+
+class GroupLost(RenderError):
+    pass
+
+
+class StoreError(RenderError):
+    pass

@@ -1,0 +1,109 @@
+"""The values that travel between the parts of the pipeline. Plain, frozen, picklable; no torch, no Ray."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from model.shapes import ClipShape
+
+Stage = Literal["encode", "render", "finish"]
+State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRef:
+    """Where a clip's first frame comes from: exactly one of `uri` (absolute) and `data`; its size was read already."""
+
+    uri: str | None
+    data: bytes | None
+    sha256: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One validated manifest row with every default filled in: all that decides its pixels and samples."""
+
+    clip_id: str
+    row: int  # position in the manifest, from 0
+    prompt: str
+    negative_prompt: str
+    image: ImageRef | None
+    audio: bool
+    resolution: str
+    ratio: str
+    duration_s: int
+    seed: int
+    steps: int
+    guidance: float | None  # None: the model's own
+    priority: int
+    shape: ClipShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaSettings:
+    """How delivered files are encoded. Changing any of them changes the settings hash."""
+
+    crf: int
+    preset: str
+    audio_bitrate_bps: int
+    x264_threads: int
+    poster_quality: int  # ffmpeg's mjpeg scale, 2 (best) to 31
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaFile:
+    """A delivered file: `name` is its key below the output."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What PyAV saw in the finished mp4, before upload."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    video_duration_s: float
+    audio_duration_s: float | None  # None: no audio track
+    sample_rate_hz: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a finisher answers: a few hundred bytes."""
+
+    attempt: str
+    files: Mapping[str, MediaFile]  # keys: mp4, wav (absent without sound), jpg
+    probe: Probe
+    seconds: Mapping[str, float]  # decode, encode, upload
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFailure:
+    """One thing that went wrong with one clip in one stage, as data."""
+
+    stage: Stage
+    kind: str  # name of the error class
+    message: str
+    retriable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupStatus:
+    """What a progress display and a watchdog need to know of a render group."""
+
+    group_id: str
+    state: Literal["starting", "ready", "busy", "lost"]
+    clip_id: str | None = None
+    step: int = 0
+    num_steps: int = 0
+    nodes: tuple[str, ...] = field(default=())
+
+
+JsonDict = dict[str, Any]
