@@ -1,0 +1,168 @@
+"""What is done: one record per finished clip, named by the hash of everything that decides its pixels and samples.
+
+Records are written last, once, and never changed; readers trust nothing else. Failures may be replaced.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any
+
+from model.config import ModelConfig
+from pipeline.errors import StoreError
+from pipeline.store import Store
+from pipeline.types import Clip, ClipFailure, Finished, JsonDict, MediaFile, MediaSettings, Probe
+
+RECORDS = "records"
+FAILED = "failed"
+HASH_DIGITS = 16
+NUM_READERS = 16  # records are small: reading them is waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecord:
+    """Everything a reader may want to know about one finished clip, without opening its files."""
+
+    clip_id: str
+    settings_hash: str
+    seed: int
+    model: str
+    model_hash: str
+    finished: Finished
+    num_attempts: int  # 1: the first one succeeded
+    seconds: Mapping[str, float]  # by stage
+    settings: JsonDict  # what the hash was made of: `deciding_values`
+    row: JsonDict  # of the manifest, complete, JSON-safe
+
+    @property
+    def key(self) -> str:
+        return record_key(self.clip_id, self.settings_hash)
+
+
+def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> JsonDict:
+    """All that decides a clip's files. Not priority, position, parallel layout, retry or storage settings."""
+    return {
+        "format": 1,
+        "prompt": clip.prompt,
+        "negative_prompt": clip.negative_prompt,
+        "image_sha256": clip.image.sha256 if clip.image else None,
+        "audio": clip.audio,
+        "resolution": clip.resolution,
+        "ratio": clip.ratio,
+        "duration_s": clip.duration_s,
+        "seed": clip.seed,
+        "steps": clip.steps,
+        "guidance": clip.guidance,
+        "model_hash": model_hash,
+        "media": asdict(media),
+    }
+
+
+def settings_hash(clip: Clip, *, model_hash: str, media: MediaSettings) -> str:
+    return _digest(deciding_values(clip, model_hash=model_hash, media=media))
+
+
+def model_hash(model: ModelConfig, weights_digest: str) -> str:
+    return _digest({"config": model, "weights": weights_digest})
+
+
+def record_key(clip_id: str, settings_hash: str) -> str:
+    return f"{RECORDS}/{clip_id}.{settings_hash}.json"
+
+
+def failed_key(clip_id: str, settings_hash: str) -> str:
+    return f"{FAILED}/{clip_id}.{settings_hash}.json"
+
+
+class Ledger:
+    """The records and failures below one output. One committer at a time is assumed; a second one is noticed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def done_keys(self) -> frozenset[str]:
+        """Keys of all records, from one listing; compare with `record_key`."""
+        return frozenset(key for key, _ in self.store.list(RECORDS) if key.endswith(".json"))
+
+    def failed_keys(self) -> frozenset[str]:
+        """Keys of all clips that gave up in some run; compare with `failed_key`."""
+        return frozenset(key for key, _ in self.store.list(FAILED) if key.endswith(".json"))
+
+    def record(self, record: ClipRecord) -> bool:
+        """Makes the clip done. False: another attempt's record stands already, and this attempt's files are orphans.
+
+        "Already there" may be our own write whose answer was lost, so the standing record's attempt decides.
+        """
+        written = self.store.put(record.key, _to_json(_record_values(record)), create=True)
+        if written or self.read_record(record.key).finished.attempt == record.finished.attempt:
+            self.store.delete(failed_key(record.clip_id, record.settings_hash))
+            return True
+        return False
+
+    def fail(self, clip_id: str, *, settings_hash: str, failures: Sequence[ClipFailure], row: JsonDict) -> None:
+        """Writes down why a clip was given up; the next run tries again unless it is told not to."""
+        reasons = [asdict(failure) for failure in failures]
+        values = {"clip_id": clip_id, "settings_hash": settings_hash, "row": row, "failures": reasons}
+        self.store.put(failed_key(clip_id, settings_hash), _to_json(values))
+
+    def read_record(self, key: str) -> ClipRecord:
+        """StoreError if it is not there or not one of ours."""
+        data = self.store.get(key)
+        try:
+            return _parse_record(json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self.store.where(key)} is not a record: {type(error).__name__} {error}") from error
+
+    def read_records(self, keys: Iterable[str]) -> dict[str, ClipRecord]:
+        """Many records by key, read side by side."""
+        wanted = list(keys)
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            return dict(zip(wanted, pool.map(self.read_record, wanted), strict=True))
+
+
+def _record_values(record: ClipRecord) -> JsonDict:
+    values = {name: value for name, value in _plain(record).items() if name != "finished"}
+    finished = _plain(record.finished)
+    return {**values, "attempt": finished["attempt"], "files": finished["files"], "probe": finished["probe"]}
+
+
+def _parse_record(values: JsonDict) -> ClipRecord:
+    finished = Finished(
+        attempt=values["attempt"],
+        files={kind: MediaFile(**file) for kind, file in values["files"].items()},
+        probe=Probe(**values["probe"]),
+        seconds=values["seconds"],
+    )
+    own = {each.name: values[each.name] for each in fields(ClipRecord) if each.name != "finished"}
+    return ClipRecord(finished=finished, **own)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples as JSON's own types."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """The same tree with 5.0 as 5, so that a setting's spelling does not change a hash."""
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _digest(values: Any) -> str:
+    text = json.dumps(_whole(_plain(values)), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def _to_json(values: JsonDict) -> bytes:
+    return json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
