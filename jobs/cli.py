@@ -1,0 +1,92 @@
+"""`happyhorse COMMAND [key=value ...]`: finds the command, turns the words into values, the errors into exit codes.
+
+0 all well; 1 some clips failed, or a check found something; 2 nothing was started, or could not be checked;
+3 stopped by a signal with work left; 5 stopped by storage, credentials, disk or the cluster.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from jobs.compose import compose_values
+from jobs.help import explain, overview
+from jobs.words import nearest, read_words
+from pipeline.errors import ConfigError, ManifestError, RenderError, WeightsError
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    summary: str
+    run: Callable[[Values], int]  # imports what it needs when it is called: `--help` waits for neither torch nor Ray
+    is_check: bool = False  # whatever stops it is "could not be checked": 2
+
+
+def _render(values: Values) -> int:
+    from jobs.render import render
+
+    return render(values)
+
+
+def _verify(values: Values) -> int:
+    from jobs.verify import verify
+
+    return verify(values)
+
+
+def _parity(values: Values) -> int:
+    from jobs.parity import parity
+
+    return parity(values)
+
+
+COMMANDS = {
+    "render": Command(summary="Makes a clip with sound for every row of a table of prompts", run=_render),
+    "verify": Command(summary="Checks the files of an output against their records", run=_verify, is_check=True),
+    "parity": Command(summary="Checks this machine's numbers against recorded ones", run=_parity, is_check=True),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    name, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(overview({name: command.summary for name, command in COMMANDS.items()}))
+        return 0
+    if name == "--version":
+        print(f"happyhorse {version('happyhorse')}")
+        return 0
+    if name not in COMMANDS:
+        return _complain(f"unknown command {name}; did you mean {nearest(name, COMMANDS)}? (of {', '.join(COMMANDS)})")
+    command = COMMANDS[name]
+    if {"-h", "--help"} & set(words):
+        print(explain(name, command.summary))
+        return 0
+    _configure_logging()
+    try:
+        return command.run(compose_values(name, read_words(words)))
+    except RenderError as error:
+        _complain(str(error))
+        return 2 if command.is_check else exit_code(error)
+    except KeyboardInterrupt:
+        _complain("stopped; the same command goes on from here")
+        return 2 if command.is_check else 3
+
+
+def exit_code(error: RenderError) -> int:
+    return 2 if isinstance(error, ConfigError | ManifestError | WeightsError) else 5
+
+
+def _complain(message: str) -> int:
+    print(f"happyhorse: {message}", file=sys.stderr)
+    return 2
+
+
+def _configure_logging() -> None:
+    """Our own words from INFO up, other libraries' from WARNING up, on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    for name in ("jobs", "pipeline", "model"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,81 @@
+"""Hydra lives and ends here: a command's root file in `conf/`, its groups and what was typed, as plain values."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jobs.words import Words, nearest
+from pipeline.errors import ConfigError
+
+MISSING = "???"
+Values = dict[str, Any]
+Choices = dict[str, list[str]]  # group -> the files it offers
+
+
+def compose_values(root: str, words: Words) -> Values:
+    """All values of a command. Raises ConfigError for keys and choices that do not exist, and for what is missing."""
+    _, choices = defaults(root)
+    groups = {key: str(value) for key, value in words.values.items() if key in choices}
+    for group, choice in groups.items():
+        if choice not in choices[group]:
+            raise ConfigError(f"{group}={choice} is none of its choices: {', '.join(choices[group])}")
+    with initialize_config_module("conf", version_base=None):
+        config = compose(root, [f"{group}={choice}" for group, choice in groups.items()])
+    known = [*leaves(_plain(config)), *_tables(_plain(config)), *choices]
+    _check_keys(root, typed=[*words.texts, *words.values], known=known)
+    values = _updated(config, {key: value for key, value in words.values.items() if key not in groups})
+    missing = [key for key, value in values.items() if value == MISSING and key not in words.texts]
+    if missing:
+        raise ConfigError(f"{root} needs {' and '.join(f'{key}=...' for key in missing)}")
+    return values | words.texts
+
+
+def defaults(root: str) -> tuple[Values, Choices]:
+    """A command's values when nothing is typed, and its groups."""
+    with initialize_config_module("conf", version_base=None):
+        config = compose(root)
+        loader = GlobalHydra.instance().config_loader()
+        groups = [group for group in loader.list_groups("") if group in config]
+        return _plain(config), {group: loader.get_group_options(group, ObjectType.CONFIG) for group in groups}
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Values:
+    """Dotted key -> value. A value left open is `???`."""
+    found: Values = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _tables(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the tables inside the groups, which may be given whole: model.sampling={steps:8}."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            if prefix:
+                yield f"{prefix}{key}"
+            yield from _tables(value, f"{prefix}{key}.")
+
+
+def _check_keys(root: str, *, typed: list[str], known: list[str]) -> None:
+    unknown = [key for key in typed if key not in known]
+    if unknown:
+        lines = [f"unknown key {key}; the nearest known one is {nearest(key, known)}" for key in unknown]
+        raise ConfigError("\n".join([*lines, f"(`happyhorse {root} --help` lists them all)"]))
+
+
+def _updated(config: DictConfig, values: Values) -> Values:
+    try:
+        for key, value in values.items():
+            OmegaConf.update(config, key, value)
+        return _plain(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{', '.join(values)}: {error}") from error
+
+
+def _plain(config: DictConfig, *, resolve: bool = False) -> Values:
+    return cast(Values, OmegaConf.to_container(config, resolve=resolve))

@@ -1,0 +1,41 @@
+"""`happyhorse parity path=DIR [tp=N] [only=GLOB]`: a table of errors against the limits. Exit 0 all ok, 1 otherwise."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.typed import build
+from model.parity import ParityRow, run_parity
+
+COLOURS = {"ok": "green", "OFF": "red", "not built": "yellow"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParitySettings:
+    path: str
+    tp: int
+    only: str
+
+
+def parity(values: Mapping[str, Any]) -> int:
+    settings = build(ParitySettings, values, at="")
+    rows = run_parity(settings.path, tp=settings.tp, only=settings.only)
+    show(rows)
+    return 0 if all(row.verdict == "ok" for row in rows) else 1
+
+
+def show(rows: Sequence[ParityRow]) -> None:
+    table = Table("file", "output", "error", "limit", "verdict")
+    for row in rows:
+        colour = COLOURS[row.verdict]
+        error = "" if row.error is None else f"{row.error:.1e}"
+        limit = "" if row.limit is None else f"{row.limit:.0e}"
+        table.add_row(row.file, row.output, error, limit, f"[{colour}]{row.verdict}[/]")
+    # A pipe has no width; eighty columns would cut the names.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in COLOURS}
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))

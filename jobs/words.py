@@ -1,0 +1,72 @@
+"""The words after a command: `key=value`, split into text that nobody may touch and values that hydra reads."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+
+from pipeline.errors import ConfigError
+
+# Taken verbatim, everything after the first `=`: these hold file names, addresses and words of people.
+TEXT_KEYS = frozenset(
+    "manifest output inbox to where reason clip weights address a b path only name".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What was typed, by key, in order. `values` holds whatever hydra's grammar makes of a word."""
+
+    texts: dict[str, str]
+    values: dict[str, Any]
+
+
+def read_words(arguments: Iterable[str]) -> Words:
+    words = Words(texts={}, values={})
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{argument!r} is not key=value")
+        if key in words.texts or key in words.values:
+            raise ConfigError(f"{key} is given twice")
+        if key not in TEXT_KEYS:
+            words.values[key] = _read_value(key, argument)
+        elif not text:
+            raise ConfigError(f"{key}= has no value")
+        else:
+            words.texts[key] = text
+    return words
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known key most like `word`, whether its group was typed or not: crf is near media.crf."""
+
+    def likeness(key: str) -> tuple[float, float]:
+        whole = difflib.SequenceMatcher(None, word, key).ratio()
+        last = difflib.SequenceMatcher(None, word.rpartition(".")[2], key.rpartition(".")[2]).ratio()
+        return max(whole, last), whole
+
+    return max(known, key=likeness)
+
+
+def _read_value(key: str, argument: str) -> Any:
+    try:
+        override = _PARSER.parse_override(argument)
+    except HydraException as error:
+        raise ConfigError(f"{argument}: the value cannot be read; quote it twice: \"{key}='...'\"") from error
+    if override.type is not OverrideType.CHANGE or override.package is not None:
+        raise ConfigError(f"{argument}: only key=value is understood here")
+    if _is_sweep(override):
+        raise ConfigError(f"{argument}: one value is expected; a list is written {key}=[...]")
+    return override.value()
+
+
+def _is_sweep(override: Override) -> bool:
+    return bool(override.is_sweep_override())
+
+
+_PARSER = OverridesParser.create()
