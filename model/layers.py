@@ -1,0 +1,142 @@
+"""One Transformer layer and its parts. No loading, device choice or parallelism here.
+
+S tokens in the order video, audio, text; C hidden channels; Hq query heads and Hkv key/value heads of D channels;
+E experts: one set of weights for each modality (3), or one shared by all (1).
+Letters are logical: under tensor parallelism a rank's tensors hold its share of Hq, Hkv and the MLP's inner width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.attention import full_attention, local_attention
+from model.config import TransformerConfig
+from model.positions import rotate
+
+NORM_EPS = 1e-6
+ACTIVATION_LIMIT = 7.0
+ACTIVATION_SLOPE = 1.702
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """What every layer must know about the tokens it is given."""
+
+    sizes: tuple[int, int, int]  # tokens of video, audio, text
+    rotary: tuple[Tensor, Tensor]  # sin, cos: [S, 3B]
+    num_frames: int  # latent frames of the video
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.sizes[0] // self.num_frames
+
+
+class ExpertNorm(nn.Module):
+    """RMS norm over the last dim in float32, times (1 + weight): the stored weight is zero-centred."""
+
+    def __init__(self, size: int, *, num_experts: int = 1, per_head: bool = False) -> None:
+        super().__init__()
+        self.size = size
+        self.per_head = per_head
+        self.weight = nn.Parameter(torch.empty(num_experts * size, dtype=torch.float32))
+
+    def forward(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+        """x [..., S, size], or [..., S, heads, size] if per_head, any float dtype -> float32 of the same shape."""
+        weight = self.weight.view(-1, self.size)
+        if weight.shape[0] > 1:  # one row a token
+            weight = torch.cat([w.expand(n, -1) for w, n in zip(weight, sizes, strict=True)])
+            weight = weight[:, None] if self.per_head else weight
+        x = x.float()
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPS) * (1 + weight)
+
+
+class ExpertLinear(nn.Module):
+    """A linear map without bias whose weight stacks E experts on dim 0; each modality goes through its own."""
+
+    def __init__(self, in_features: int, out_features: int, *, num_experts: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.weight = nn.Parameter(torch.empty(num_experts * out_features, in_features, dtype=dtype))
+
+    def forward(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+        """[..., S, in] -> [..., S, out] in the weight's dtype."""
+        x = x.to(self.weight.dtype)
+        if self.num_experts == 1:
+            return functional.linear(x, self.weight)
+        parts = zip(x.split(sizes, dim=-2), self.weight.chunk(self.num_experts), strict=True)
+        return torch.cat([functional.linear(tokens, weight) for tokens, weight in parts], dim=-2)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig, *, layer: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        experts = config.num_experts(layer)
+        self.head_dim = config.head_dim
+        self.group_size = config.num_heads_q // config.num_heads_kv  # query heads a key/value head
+        self.radius = config.frame_receptive_field if layer in config.local_attn_layers else None
+        width = config.num_heads_q * config.head_dim
+        rows = width + 2 * config.num_heads_kv * config.head_dim + config.num_heads_q
+        self.pre_norm = ExpertNorm(config.hidden_size, num_experts=experts)
+        self.linear_qkv = ExpertLinear(config.hidden_size, rows, num_experts=experts, dtype=dtype)
+        self.q_norm = ExpertNorm(config.head_dim, num_experts=experts, per_head=True)
+        self.k_norm = ExpertNorm(config.head_dim, num_experts=experts, per_head=True)
+        self.linear_proj = ExpertLinear(width, config.hidden_size, num_experts=experts, dtype=dtype)
+
+    def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
+        """[..., S, C] float32 -> what is added to it."""
+        dtype = self.linear_proj.weight.dtype
+        fused = self.linear_qkv(self.pre_norm(x, sequence.sizes), sequence.sizes).float()
+        num_kv = fused.shape[-1] // (self.group_size * (self.head_dim + 1) + 2 * self.head_dim)
+        num_q = num_kv * self.group_size
+        widths = [num_q * self.head_dim, num_kv * self.head_dim, num_kv * self.head_dim, num_q]
+        q, k, v, gate = fused.split(widths, dim=-1)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in (q, k, v))
+        q = rotate(self.q_norm(q, sequence.sizes), sequence.rotary)
+        k = rotate(self.k_norm(k, sequence.sizes), sequence.rotary)
+        out = self._attend(*(part.to(dtype).transpose(-2, -3) for part in (q, k, v)), sequence)
+        gated = out.transpose(-2, -3).float() * gate.sigmoid()[..., None]
+        return self.linear_proj(gated.flatten(-2).to(dtype), sequence.sizes).float()
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sequence: Sequence) -> Tensor:
+        if self.radius is None:
+            return full_attention(q, k, v)
+        return local_attention(
+            q, k, v, num_frames=sequence.num_frames, tokens_per_frame=sequence.tokens_per_frame, radius=self.radius
+        )
+
+
+class Mlp(nn.Module):
+    """Gated (SwiGLU-like, clamped) or plain (GELU-like, clamped); even rows of up_gate_proj are the gated half."""
+
+    def __init__(self, config: TransformerConfig, *, layer: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        experts, inner = config.num_experts(layer), config.mlp_inner_size(layer)
+        self.gated = config.is_gated(layer)
+        self.pre_norm = ExpertNorm(config.hidden_size, num_experts=experts)
+        rows = 2 * inner if self.gated else inner
+        self.up_gate_proj = ExpertLinear(config.hidden_size, rows, num_experts=experts, dtype=dtype)
+        self.down_proj = ExpertLinear(inner, config.hidden_size, num_experts=experts, dtype=dtype)
+
+    def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
+        up = self.up_gate_proj(self.pre_norm(x, sequence.sizes), sequence.sizes).float()
+        if self.gated:
+            gate, linear = up[..., 0::2].clamp(max=ACTIVATION_LIMIT), up[..., 1::2]
+            linear = linear.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+            inner = gate * torch.sigmoid(ACTIVATION_SLOPE * gate) * (linear + 1)
+        else:
+            up = up.clamp(max=ACTIVATION_LIMIT)
+            inner = up * torch.sigmoid(ACTIVATION_SLOPE * up)
+        return self.down_proj(inner, sequence.sizes).float()
+
+
+class Layer(nn.Module):
+    def __init__(self, config: TransformerConfig, *, layer: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer=layer, dtype=dtype)
+        self.mlp = Mlp(config, layer=layer, dtype=dtype)
+
+    def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
+        x = x + self.attention(x, sequence)
+        return x + self.mlp(x, sequence)

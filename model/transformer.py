@@ -1,0 +1,103 @@
+"""The single-stream Transformer: latents and text in, velocities out. Module names are the released checkpoints'.
+
+n batch, C latent channels, T H W latent frames and cells, L audio latents, S tokens.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.config import TransformerConfig
+from model.layers import ExpertNorm, Layer, Sequence
+from model.positions import coordinates, rotary_table
+
+
+def patchify(video: Tensor) -> Tensor:
+    """[n, C, T, H, W] -> [n, T*(H/2)*(W/2), 4C]; channels of a token run (C, ph, pw), latent channel slowest."""
+    n, c, t, h, w = video.shape
+    patches = video.reshape(n, c, t, h // 2, 2, w // 2, 2).permute(0, 2, 3, 5, 1, 4, 6)
+    return patches.reshape(n, t * (h // 2) * (w // 2), 4 * c)
+
+
+def unpatchify(tokens: Tensor, *, shape: torch.Size) -> Tensor:
+    """The head's order is another one, (ph, pw, C) with the latent channel fastest: [n, S, 4C] -> [n, C, T, H, W]."""
+    n, c, t, h, w = shape
+    patches = tokens.reshape(n, t, h // 2, w // 2, 2, 2, c).permute(0, 6, 1, 2, 4, 3, 5)
+    return patches.reshape(n, c, t, h, w)
+
+
+class Rope(nn.Module):
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.bands = nn.Parameter(torch.empty(head_dim // 8, dtype=torch.float32), requires_grad=False)
+
+
+class Adapter(nn.Module):
+    """One embedder for each modality, in float32."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.video_embedder = nn.Linear(config.video_in_channels, config.hidden_size)
+        self.audio_embedder = nn.Linear(config.audio_in_channels, config.hidden_size)
+        self.text_embedder = nn.Linear(config.text_in_channels, config.hidden_size)
+        self.rope = Rope(config.head_dim)
+
+    def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> Tensor:
+        return torch.cat([self.video_embedder(video), self.audio_embedder(audio), self.text_embedder(text)], dim=-2)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig, *, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config, layer=n, dtype=dtype) for n in range(config.num_layers))
+
+
+class ChannelSkip(nn.Module):
+    """A learnt multiple of the input, per latent channel (`input_skip`; no release has it)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, dtype=torch.float32))
+
+
+class Transformer(nn.Module):
+    """`dtype` is that of the block's linear maps and of attention; everything else is float32."""
+
+    def __init__(self, config: TransformerConfig, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.config = config
+        self.adapter = Adapter(config)
+        self.block = Block(config, dtype=dtype)
+        self.final_norm_video = ExpertNorm(config.hidden_size)
+        self.final_norm_audio = ExpertNorm(config.hidden_size)
+        self.final_linear_video = nn.Linear(config.hidden_size, config.video_in_channels, bias=False)
+        self.final_linear_audio = nn.Linear(config.hidden_size, config.audio_in_channels, bias=False)
+        if config.input_skip:
+            self.final_skip_video = ChannelSkip(config.video_latent_channels)
+            self.final_skip_audio = ChannelSkip(config.audio_in_channels)
+
+    def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocities of video [n, C, T, H, W] and audio [n, L, Ca] given text [n, tokens, Ct]; all float32."""
+        num_frames, height, width = video.shape[2:]
+        coords = coordinates(
+            (num_frames, height // 2, width // 2),
+            audio_length=audio.shape[1],
+            text_length=text.shape[1],
+            style=self.config.coords_style,
+        ).to(video.device)
+        patches = patchify(video)
+        sequence = Sequence(
+            sizes=(patches.shape[1], audio.shape[1], text.shape[1]),
+            rotary=rotary_table(coords, self.adapter.rope.bands),
+            num_frames=num_frames,
+        )
+        x = self.adapter(patches, audio, text)
+        for layer in self.block.layers:
+            x = layer(x, sequence)
+        video_tokens, audio_tokens, _ = x.split(sequence.sizes, dim=-2)
+        video_out = self.final_linear_video(self.final_norm_video(video_tokens, sequence.sizes))
+        audio_out = self.final_linear_audio(self.final_norm_audio(audio_tokens, sequence.sizes))
+        video_velocity = unpatchify(video_out, shape=video.shape)
+        if self.config.input_skip:
+            video_velocity = video_velocity + self.final_skip_video.weight[:, None, None, None] * video
+            audio_out = audio_out + self.final_skip_audio.weight * audio
+        return video_velocity, audio_out
