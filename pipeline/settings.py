@@ -1,0 +1,115 @@
+"""What a run is asked to do, as plain frozen values made once, in `jobs/`, from `conf/`. No Ray, no torch, no hydra.
+
+Fields have the defaults of `conf/`; every rule about them is checked here and a bad value is a ConfigError.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.config import ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.store import StorageSettings
+from pipeline.types import MediaSettings
+
+Device = Literal["auto", "cpu", "cuda"]
+Packing = Literal["STRICT_PACK", "PACK"]
+SMALLEST_OBJECT_STORE = 80_000_000  # bytes; Ray refuses less than 75 MiB
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSettings:
+    """How many ranks render one clip, and how many clips render at once."""
+
+    tp: int = 2  # ranks of a group
+    groups: int | None = None  # None: as many as the cluster holds; one on a machine without GPUs
+    threads_per_rank: int = 1  # torch threads; a setting because it decides bytes
+
+    def __post_init__(self) -> None:
+        _at_least("parallel", self, 1, "tp", "threads_per_rank")
+        if self.groups is not None:
+            _at_least("parallel", self, 1, "groups")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings:
+    """Where the actors live, how many of each, and how long each thing may take before it counts as lost."""
+
+    address: str | None = None  # None: a Ray of our own on this machine, gone when the run ends
+    device: Device = "auto"  # auto: cuda where the cluster has GPUs
+    placement: Packing = "STRICT_PACK"  # tensor parallelism wants one node
+    num_encoders: int = 1
+    num_finishers: int = 1
+    clips_encoded_ahead: int = 4  # a group; conditions are made for that many clips before they are needed
+    clips_unfinished: int = 2  # a finisher; latents waiting or being finished before groups are given no new clip
+    max_kept_conditions: int = 256  # embeddings kept for later clips with the same prompt
+    object_store_bytes: int = 256 << 20  # of our own Ray; latents and embeddings travel through it
+    placement_timeout_s: float = 60.0
+    load_timeout_s: float = 600.0  # rendezvous, weights, warm-up clip
+    encode_timeout_s: float = 120.0
+    step_timeout_s: float = 180.0  # between two denoising steps, and before the first
+    clip_timeout_s: float = 7200.0  # one clip in a group
+    finish_timeout_s: float = 1800.0  # decode, ffmpeg, upload
+    collective_timeout_s: float = 300.0  # torch.distributed's own; the watchdog is usually sooner
+    health_period_s: float = 0.5
+    stop_grace_s: float = 120.0  # after the first signal, for what is in flight
+
+    def __post_init__(self) -> None:
+        _at_least("cluster", self, 1, "num_encoders", "num_finishers", "clips_encoded_ahead", "clips_unfinished")
+        _at_least("cluster", self, 0, "max_kept_conditions", "stop_grace_s")
+        _at_least("cluster", self, SMALLEST_OBJECT_STORE, "object_store_bytes")
+        _one_of("cluster", self, "device", ("auto", "cpu", "cuda"))
+        _one_of("cluster", self, "placement", ("STRICT_PACK", "PACK"))
+        for name in ("placement", "load", "encode", "step", "clip", "finish", "collective"):
+            _above_zero("cluster", self, f"{name}_timeout_s")
+        _above_zero("cluster", self, "health_period_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrySettings:
+    """How often what may be tried again. A clip is given up before the groups it kills are: deaths below, losses above."""
+
+    max_clip_deaths: int = 3  # groups that died with the clip, then it is FAILED
+    max_crew_losses: int = 4  # times a group (or encoder, or finisher) is lost in a row, with different clips
+    max_encode_attempts: int = 3
+    max_finish_attempts: int = 3
+    failed: bool = True  # whether clips that an earlier run recorded as failed are tried again
+
+    def __post_init__(self) -> None:
+        _at_least("retry", self, 1, "max_clip_deaths", "max_encode_attempts", "max_finish_attempts")
+        if self.max_crew_losses <= self.max_clip_deaths:
+            raise ConfigError(
+                f"retry.max_crew_losses is {self.max_crew_losses}, expected more than retry.max_clip_deaths "
+                f"({self.max_clip_deaths}): a poisonous clip must be dropped before the group it kills"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """One `render` from manifest to output."""
+
+    manifest: str
+    output: str
+    weights: str  # `builtin`, a folder, or an address in object storage
+    model: ModelConfig
+    media: MediaSettings
+    storage: StorageSettings
+    parallel: ParallelSettings
+    cluster: ClusterSettings
+    retry: RetrySettings
+    truncate_text: bool = False
+
+
+def _at_least(group: str, settings: Any, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < least:
+            raise ConfigError(f"{group}.{name} is {getattr(settings, name)}, expected at least {least}")
+
+
+def _above_zero(group: str, settings: Any, name: str) -> None:
+    if getattr(settings, name) <= 0:
+        raise ConfigError(f"{group}.{name} is {getattr(settings, name)}, expected more than 0")
+
+
+def _one_of(group: str, settings: Any, name: str, known: tuple[str, ...]) -> None:
+    if getattr(settings, name) not in known:
+        raise ConfigError(f"{group}.{name} is {getattr(settings, name)!r}, expected one of {', '.join(known)}")
