@@ -85,9 +85,14 @@ class Index:
 
 
 def read_index(reader: WeightReader, part: str) -> Index:
-    """Headers of `<part>/model.safetensors` or of the shards its index names. Raises WeightsMismatch."""
+    """Headers of `<part>/model.safetensors`, of the shards its index names, or of `<part>.safetensors`.
+
+    Raises WeightsMismatch where none of them is there or one is damaged.
+    """
     names = set(reader.names())
     single, sharded = f"{part}/model.safetensors", f"{part}/model.safetensors.index.json"
+    if f"{part}.safetensors" in names:
+        single = f"{part}.safetensors"
     if sharded in names:
         weight_map = json.loads(reader.read(sharded, 0, reader.size_bytes(sharded)))["weight_map"]
         files = sorted({f"{part}/{file}" for file in weight_map.values()})

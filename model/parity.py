@@ -1,0 +1,250 @@
+"""Runs recorded files of the golden format on real ranks and compares: this machine's numbers against recorded ones.
+
+A folder holds `<name>_fp32` and `<name>_bf16` files beside their weights; each family of files has one function below.
+Errors are relative L2, ||got - recorded|| / ||recorded||. Torch and safetensors suffice.
+"""
+
+import datetime
+import fnmatch
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from model.config import SamplingConfig, TransformerConfig
+from model.parallel import check_tp_size, shard
+from model.positions import coordinates, rotary_table
+from model.sampling.base import sample_base
+from model.sampling.schedules import flow_sigmas
+from model.sampling.unipc import UniPC
+from model.transformer import Transformer, patchify
+from model.weights import LocalWeights, WeightsMismatch, load_transformer_weights, read_index, read_tensor
+
+LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
+TIMEOUT_S = 600
+Verdict = Literal["ok", "OFF", "not built"]
+
+
+class ParityError(Exception):
+    """The recorded files could not be checked at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRow:
+    """One recorded tensor: its error is nan where the stage is not built."""
+
+    file: str
+    output: str
+    error: float
+    limit: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file, with the folder its weights lie in and the ranks to compute it on."""
+
+    folder: str
+    name: str
+    tensors: dict[str, Tensor]
+    notes: dict[str, Any]
+    group: dist.ProcessGroup | None
+    tp: int
+    rank: int
+
+    def row(self, output: str, got: Tensor, *, limit: float = LIMITS["float32"]) -> ParityRow:
+        recorded = self.tensors[output].double()
+        got = got.detach().double().reshape(recorded.shape)
+        error = ((got - recorded).norm() / recorded.norm().clamp(min=1e-30)).item()
+        verdict: Verdict = "ok" if error <= limit else "OFF"
+        return ParityRow(file=self.name, output=output, error=error, limit=limit, verdict=verdict)
+
+    def not_built(self, outputs: list[str]) -> Iterator[ParityRow]:
+        for output in outputs:
+            yield ParityRow(
+                file=self.name, output=output, error=float("nan"), limit=LIMITS["float32"], verdict="not built"
+            )
+
+    def transformer(self, config: TransformerConfig, *, weights: str, dtype: torch.dtype) -> Transformer:
+        with torch.device("meta"):
+            model = Transformer(config, dtype=dtype)
+        shard(model, tp=self.tp, rank=self.rank, group=self.group)
+        load_transformer_weights(
+            model,
+            LocalWeights(self.folder),
+            part=weights,
+            config=config,
+            tp=self.tp,
+            rank=self.rank,
+            device="cpu",
+        )
+        return model
+
+
+def transformer_config(recorded: dict[str, Any], *, coords_style: Literal["v1", "v2"], radius: int) -> TransformerConfig:
+    shape = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
+    return TransformerConfig(**shape, coords_style=coords_style, frame_receptive_field=radius)
+
+
+def _dit(recording: Recording) -> Iterator[ParityRow]:
+    notes, tensors = recording.notes, recording.tensors
+    config = transformer_config(
+        notes["config"], coords_style=notes["coords_style"], radius=notes["frame_receptive_field"]
+    )
+    limit = LIMITS[notes["compute"]]
+    weights = recording.name.rsplit("_", 1)[0] + "_weights"
+    model = recording.transformer(config, weights=weights, dtype=getattr(torch, notes["compute"]))
+    video, audio, text = tensors["in.video"], tensors["in.audio"], tensors["in.text"][:, : notes["text_len"]]
+    yield recording.row("mid.tokens", _padded_tokens(video, audio, text, width=tensors["mid.tokens"].shape[-1]))
+    grid = (video.shape[2], video.shape[3] // 2, video.shape[4] // 2)
+    coords = coordinates(
+        grid, audio_length=audio.shape[1], text_length=text.shape[1], style=config.coords_style
+    )
+    yield recording.row("mid.coords", coords)
+    yield recording.row("mid.rope_sin_cos", torch.cat(rotary_table(coords, model.adapter.rope.bands), dim=-1))
+    video_out, audio_out = model(video, audio, text)
+    yield recording.row("out.video", video_out, limit=limit)
+    yield recording.row("out.audio", audio_out, limit=limit)
+
+
+def _padded_tokens(video: Tensor, audio: Tensor, text: Tensor, *, width: int) -> Tensor:
+    parts = [patchify(video)[0], audio[0], text[0]]
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
+def _schedulers(recording: Recording) -> Iterator[ParityRow]:
+    tensors, shift = recording.tensors, recording.notes["flow_shift"]
+    for steps in (5, 8, 32):
+        sigmas, timesteps = flow_sigmas(steps, shift=shift)
+        yield recording.row(f"unipc{steps}.sigmas", sigmas)
+        yield recording.row(f"unipc{steps}.timesteps", torch.tensor(timesteps))
+        solver, x, states = UniPC(sigmas), tensors[f"unipc{steps}.x0"], []
+        for timestep in timesteps:
+            velocity = torch.tanh(0.7 * x) + 0.3 * torch.sin(3 * x) * timestep / 1000
+            x = solver.step(velocity, x)
+            states.append(x)
+        yield recording.row(f"unipc{steps}.trajectory", torch.stack(states))
+    yield from recording.not_built(["renoise8.trajectory", "sr.alpha_sqrt_table"])
+
+
+def _samplers(recording: Recording) -> Iterator[ParityRow]:
+    notes, tensors = recording.notes, recording.tensors
+    config = transformer_config(notes["base_config"], coords_style="v2", radius=-1)
+    model = recording.transformer(config, weights="samplers_base_weights", dtype=torch.float32)
+    for output, image in (("base_t2v", None), ("base_i2v", tensors["in.image_latent"])):
+        video, audio = sample_base(
+            model,
+            video=tensors["in.video_noise"],
+            audio=tensors["in.audio_noise"],
+            text=tensors["in.text"][:, : notes["text_len"]],
+            negative=tensors["in.negative"][:, : notes["negative_len"]],
+            sampling=SamplingConfig(flow_shift=notes["flow_shift"]),
+            steps=notes["base_steps"],
+            image_latent=image,
+        )
+        yield recording.row(f"{output}.video", video)
+        yield recording.row(f"{output}.audio", audio)
+    stages = ("distill_t2v", "distill_i2v", "sr_cfg1", "sr_cfg2")
+    ends = (".video", ".audio", ".audio_after")
+    yield from recording.not_built([name for name in tensors if name.startswith(stages) and name.endswith(ends)])
+
+
+def _turbo(recording: Recording) -> Iterator[ParityRow]:
+    yield from recording.not_built([name for name in recording.tensors if name.startswith("video.")])
+
+
+FAMILIES: dict[str, Callable[[Recording], Iterator[ParityRow]]] = {
+    "dit_*": _dit,
+    "schedulers*": _schedulers,
+    "samplers_*": _samplers,
+    "turbo_*": _turbo,
+}
+
+
+def _recorded_files(path: str, only: str) -> list[str]:
+    if not Path(path).is_dir():
+        raise ParityError(f"{path}: no such folder of recorded files")
+    names = sorted(file.stem for file in Path(path).glob("*.safetensors"))
+    chosen = [n for n in names if not n.endswith("_weights") and fnmatch.fnmatchcase(n, only)]
+    if not chosen:
+        raise ParityError(f"{path}: no recorded file matches {only!r}; there are {', '.join(names) or 'none'}")
+    return chosen
+
+
+def _read_notes(path: str, name: str) -> dict[str, Any]:
+    """The configuration recorded in a file's metadata."""
+    try:
+        notes: dict[str, Any] = json.loads(read_index(LocalWeights(path), name).metadata["json"])
+    except (WeightsMismatch, KeyError, ValueError) as error:
+        raise ParityError(f"{name}: not a file of recorded numbers: {error}") from error
+    return notes
+
+
+def _check_sizes(path: str, names: list[str], tp: int) -> None:
+    """Raises ParityError where a recorded Transformer cannot be cut `tp` ways."""
+    for name in names:
+        notes = _read_notes(path, name)
+        shape = notes.get("base_config") or notes.get("config")
+        if name.startswith(("dit_", "samplers_")):
+            config = transformer_config(shape | {"local_attn_layers": ()}, coords_style="v2", radius=-1)
+            try:
+                check_tp_size(config, tp)
+            except ValueError as error:
+                raise ParityError(f"{name}: {error}") from error
+
+
+@torch.inference_mode()
+def _compare(path: str, names: list[str], *, tp: int, rank: int) -> list[ParityRow]:
+    torch.set_num_threads(1)
+    rows = []
+    group = dist.group.WORLD if tp > 1 else None
+    for name in names:
+        family = next((check for glob, check in FAMILIES.items() if fnmatch.fnmatchcase(name, glob)), None)
+        if family is None:
+            raise ParityError(f"{name}: no family of recorded files has this name; there are {', '.join(FAMILIES)}")
+        reader = LocalWeights(path)
+        tensors = {key: read_tensor(reader, entry) for key, entry in read_index(reader, name).entries.items()}
+        rows += family(Recording(path, name, tensors, _read_notes(path, name), group, tp, rank))
+    return rows
+
+
+def _rank_main(rank: int, tp: int, port: int, path: str, names: list[str], answers: Any) -> None:
+    store = dist.TCPStore("127.0.0.1", port, tp, is_master=False)
+    timeout = datetime.timedelta(seconds=TIMEOUT_S)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=tp, timeout=timeout)
+    rows = _compare(path, names, tp=tp, rank=rank)
+    if rank == 0:
+        answers.put(rows)
+    dist.destroy_process_group()
+
+
+def run_parity(path: str, *, tp: int = 1, only: str = "*") -> list[ParityRow]:
+    """Compare every recorded file of folder `path` that matches the glob `only`, on `tp` real processes.
+
+    Raises ParityError where nothing can be compared: no such folder, no match, an impossible size.
+    """
+    names = _recorded_files(path, only)
+    _check_sizes(path, names, tp)
+    if tp == 1:
+        return _compare(path, names, tp=1, rank=0)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    answers = mp.get_context("spawn").SimpleQueue()
+    context = mp.start_processes(
+        _rank_main, (tp, store.port, path, names, answers), nprocs=tp, join=False, start_method="spawn"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while not context.join(timeout=1):
+            if time.monotonic() > deadline:
+                raise ParityError(f"{tp} ranks did not finish within {TIMEOUT_S} s")
+    except mp.ProcessException as error:
+        raise ParityError(f"a rank failed: {error}") from error
+    rows: list[ParityRow] = answers.get()
+    return rows
