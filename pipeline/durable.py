@@ -4,11 +4,14 @@ Temporary names end in `#` and digits, which obstore's listing leaves out: no re
 """
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+TEMPORARY = re.compile(r"#\d+$")
 
 
 def write_file(target: Path, write: Callable[[BinaryIO], object], *, create: bool) -> bool:

@@ -23,7 +23,7 @@ class ConfigError(RenderError):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong with one cell: `row` counts from 0 in manifest order, -1 for the file as a whole."""
+    """One thing wrong with one cell: `row` counts from 0 in manifest order, -1 for all rows; column "": the file."""
 
     row: int
     column: str
@@ -32,7 +32,8 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"row {self.row}, " if self.row >= 0 else ""
-        return f"{where}column {self.column}: got {self.value}, expected {self.expected}"
+        where += f"column {self.column}: " if self.column else ""
+        return f"{where}got {self.value}, expected {self.expected}"
 
 
 class ManifestError(RenderError):
@@ -52,7 +53,7 @@ class ManifestError(RenderError):
         lines = [f"{self.source}: {len(self.findings)} problem(s), nothing was started"]
         lines += [f"  {finding}" for finding in self.findings[: self.SHOWN]]
         rest = self.findings[self.SHOWN :]
-        counts = {column: 0 for column in dict.fromkeys(f.column for f in rest)}
+        counts = dict.fromkeys((finding.column for finding in rest), 0)
         for finding in rest:
             counts[finding.column] += 1
         lines += [f"  and {count} more in column {column}" for column, count in counts.items()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, GenericError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from pipeline import durable
@@ -21,6 +21,7 @@ from pipeline.store_errors import translated
 
 SCHEMES = ("s3", "gs", "az")
 PART_BYTES = 16 << 20
+MAX_PART_BYTES = 230  # file systems hold 255; a temporary name is 17 longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,20 @@ def split_uri(uri: str) -> tuple[str, str]:
     if not folder or not name:
         raise ConfigError(f"{uri} names a bucket, expected an object in it such as {scheme}://bucket/name")
     return f"{scheme}://{folder}", name
+
+
+def key_problem(key: str) -> str | None:
+    """Why a relative path cannot be a key, the same for disks and buckets; None if it can."""
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "it has empty parts, `.` or `..`"
+    if any(len(part.encode(errors="replace")) > MAX_PART_BYTES for part in parts):
+        return f"a part of it is longer than {MAX_PART_BYTES} bytes"
+    if any(ord(sign) < 32 or ord(sign) == 127 or "\ud800" <= sign <= "\udfff" for sign in key):
+        return "it holds control characters"
+    if durable.TEMPORARY.search(parts[-1]):
+        return "its end, # and digits, is the mark of unfinished files"
+    return None
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,10 @@ class Store:
                 return int(obstore.head(self._client, self._path(key))["size"])
             except FileNotFoundError:
                 return None
+            except GenericError as error:
+                if "kind: NotADirectory" in str(error):  # disk: a part of the key names a file
+                    return None
+                raise
 
     def put(self, key: str, data: bytes, *, create: bool = False) -> bool:
         """Writes the object whole. With `create`: False, and nothing changed, where one is there already.
@@ -164,8 +183,9 @@ class Store:
         return f"{self._prefix}/{self._checked(key)}" if self._prefix else self._checked(key)
 
     def _checked(self, key: str) -> str:
-        if any(part in ("", ".", "..") for part in key.split("/")):
-            raise StoreError(f"{key!r} is not a key: expected a relative path without empty parts, `.` and `..`")
+        problem = key_problem(key)
+        if problem:
+            raise StoreError(f"{key!r} cannot be used below {self.uri}: {problem}")
         return key
 
 

@@ -1,0 +1,157 @@
+"""A table of prompts, read and checked whole before anything is started. All that is wrong is said at once.
+
+`cells.py` knows the columns' types, `rows.py` what a value must be, `images.py` what a picture must be.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.config import ModelConfig
+from pipeline.cells import COLUMNS, Findings, read_cells
+from pipeline.errors import Finding, ManifestError
+from pipeline.images import BadImage, ImageFolder, inline_image
+from pipeline.rows import RowReader
+from pipeline.store import StorageSettings, open_store, split_uri
+from pipeline.types import Clip, ImageRef, JsonDict
+
+NUM_READERS = 4  # of images: reading waits, decoding takes a core
+PARQUET = ".parquet"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A checked manifest: row i of the table is `clips[i]`, with all columns as they were."""
+
+    uri: str
+    clips: tuple[Clip, ...]
+    table: pa.Table
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Columns that say nothing to us and come back in the results."""
+        return tuple(name for name in self.table.column_names if name not in COLUMNS)
+
+    def row(self, clip: Clip) -> JsonDict:
+        """The clip's whole row, fit for JSON: bytes become their digest and size."""
+        return {name: _json_safe(_as_py(self.table.column(name)[clip.row])) for name in self.table.column_names}
+
+
+def read_manifest(
+    uri: str, *, storage: StorageSettings, model: ModelConfig, count_tokens: Callable[[str], int]
+) -> Manifest:
+    """Reads a Parquet file, a folder of them or a glob. ManifestError lists every finding."""
+    table, folder = read_table(uri, storage=storage)
+    findings = Findings()
+    if table.num_rows == 0:
+        findings.add(-1, "", "no rows", "at least one")
+    cells = read_cells(table, findings)
+    images = _read_images(cells["image"], ImageFolder(store=open_store(folder, storage)), findings)
+    reader = RowReader(model=model, count_tokens=count_tokens, findings=findings)
+    # Without prompts every row would be reported for the same reason.
+    typed = not any(finding.row < 0 and finding.column == "prompt" for finding in findings.items)
+    clips = [clip for clip in (reader.clips(cells, images) if typed else []) if clip is not None]
+    if findings.items:
+        raise ManifestError(uri, findings.in_order())
+    manifest = Manifest(uri=uri, clips=tuple(clips), table=table)
+    log.info("%s: %d clips, carried columns: %s", uri, len(clips), ", ".join(manifest.carried) or "none")
+    return manifest
+
+
+def read_table(uri: str, *, storage: StorageSettings) -> tuple[pa.Table, str]:
+    """The table and the address of the folder that relative images are looked for in."""
+    root, name = split_uri(uri.rstrip("/"))
+    store = open_store(root, storage)
+    if store.head(name) is not None:
+        return _parse(store.get(name), uri), root
+    pattern = name if any(sign in name for sign in "*?[") else None
+    folder = root if pattern else f"{root}/{name}"
+    store = open_store(folder, storage)
+    keys = sorted(key for key, _ in store.list() if _is_part(key, pattern))
+    if not keys:
+        _fail(uri, "no such file, and no folder with *.parquet files", "a Parquet file, a folder of them or a glob")
+    parts = [_parse(store.get(key), store.where(key)) for key in keys]
+    try:
+        return pa.concat_tables(parts, promote_options="default"), folder
+    except pa.ArrowException as error:
+        _fail(uri, f"files whose columns differ in type ({error})", "the same types in all of them")
+
+
+def _is_part(key: str, pattern: str | None) -> bool:
+    """Hidden files and those that begin with `_` are other programs' notes, by the custom of Parquet folders."""
+    if pattern is not None:
+        return "/" not in key and fnmatchcase(key, pattern)
+    return key.endswith(PARQUET) and not any(part.startswith((".", "_")) for part in key.split("/"))
+
+
+def _parse(data: bytes, uri: str) -> pa.Table:
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).read()
+    except (pa.ArrowException, OSError) as error:
+        _fail(uri, f"{len(data)} bytes that are not Parquet ({' '.join(str(error).split())[:120]})", "a Parquet file")
+
+
+def _fail(uri: str, got: str, expected: str) -> NoReturn:
+    raise ManifestError(uri, [Finding(-1, "", got, expected)])
+
+
+def _read_images(values: Sequence[Any], folder: ImageFolder, findings: Findings) -> list[ImageRef | None]:
+    """The images of all rows, each address read once; what cannot be used is a finding for every row that names it."""
+    wanted = [_address_or_bytes(value) for value in values]
+    distinct = list(dict.fromkeys(each for each in wanted if each is not None))
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        read = dict(zip(distinct, pool.map(lambda each: _read_image(each, folder), distinct), strict=True))
+    images: list[ImageRef | None] = []
+    for row, each in enumerate(wanted):
+        image = read[each] if each is not None else None
+        if isinstance(image, BadImage):
+            findings.add(row, "image", image.got, image.expected)
+        images.append(None if isinstance(image, BadImage) else image)
+    return images
+
+
+def _address_or_bytes(value: Any) -> str | bytes | None:
+    if isinstance(value, dict):
+        data: bytes | None = value.get("bytes")
+        path: str | None = value.get("path")
+        return path if data is None else data
+    text: str | None = value
+    return text
+
+
+def _read_image(each: str | bytes, folder: ImageFolder) -> ImageRef | BadImage:
+    try:
+        return inline_image(each) if isinstance(each, bytes) else folder.read(each)
+    except BadImage as error:
+        return error
+
+
+def _as_py(scalar: pa.Scalar) -> Any:
+    """Some types have values that Python has none for, such as nanoseconds: those as Arrow writes them."""
+    try:
+        return scalar.as_py()
+    except (ValueError, ImportError, pa.ArrowException):
+        return str(scalar)
+
+
+def _json_safe(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return {"sha256": hashlib.sha256(value).hexdigest(), "size_bytes": len(value)}
+    if isinstance(value, dict):
+        return {str(key): _json_safe(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(each) for each in value]
+    return str(value)
