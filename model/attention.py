@@ -15,9 +15,7 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scaled_dot_product_attention(q, k, v)
 
 
-def local_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_per_frame: int, radius: int
-) -> Tensor:
+def local_attention(q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_per_frame: int, radius: int) -> Tensor:
     """Video tokens see video within `radius` latent frames and everything else; other tokens see all.
 
     Exact and unmasked: one attention per latent frame over the keys it may see, so memory grows with the window only.

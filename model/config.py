@@ -87,7 +87,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """One cell of a model's size table. The decoded frame (latent x scale) is cropped symmetrically to height x width."""
+    """One cell of a model's size table: the decoded frame, latent x scale, is cropped symmetrically to it."""
 
     latent_height: int
     latent_width: int

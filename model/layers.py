@@ -95,9 +95,10 @@ class Attention(nn.Module):
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in (q, k, v))
         q = rotate(self.q_norm(q, sequence.sizes), sequence.rotary)
         k = rotate(self.k_norm(k, sequence.sizes), sequence.rotary)
-        out = self._attend(*(part.to(dtype).transpose(-2, -3) for part in (q, k, v)), sequence)
+        q, k, v = (part.to(dtype).transpose(-2, -3) for part in (q, k, v))
+        out = self._attend(q, k, v, sequence)
         gated = out.transpose(-2, -3).float() * gate.sigmoid()[..., None]
-        return self.linear_proj(gated.flatten(-2).to(dtype), sequence.sizes).float()
+        return _as_float(self.linear_proj(gated.flatten(-2).to(dtype), sequence.sizes))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sequence: Sequence) -> Tensor:
         if self.radius is None:
@@ -128,7 +129,7 @@ class Mlp(nn.Module):
         else:
             up = up.clamp(max=ACTIVATION_LIMIT)
             inner = up * torch.sigmoid(ACTIVATION_SLOPE * up)
-        return self.down_proj(inner, sequence.sizes).float()
+        return _as_float(self.down_proj(inner, sequence.sizes))
 
 
 class Layer(nn.Module):
@@ -138,5 +139,10 @@ class Layer(nn.Module):
         self.mlp = Mlp(config, layer=layer, dtype=dtype)
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
-        x = x + self.attention(x, sequence)
-        return x + self.mlp(x, sequence)
+        x = x + _as_float(self.attention(x, sequence))
+        return x + _as_float(self.mlp(x, sequence))
+
+
+def _as_float(x: Tensor) -> Tensor:
+    """The residual stream stays float32."""
+    return x.float()

@@ -12,7 +12,7 @@ Padding is exact: a zero row gives a zero gate, which gives zero. The sums after
 in float32. Takes a process group; reads no environment.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -123,12 +123,12 @@ def shard(model: Transformer, *, tp: int, rank: int, group: dist.ProcessGroup | 
             owner, _, leaf = name.rpartition(".")
             local = torch.empty(shape, dtype=parameter.dtype, device="meta")
             setattr(model.get_submodule(owner), leaf, nn.Parameter(local))
-    for layer in model.block.layers:
-        for module in (layer.attention.linear_proj, layer.mlp.down_proj):
+    for name, module in model.named_modules():
+        if name.endswith(("attention.linear_proj", "mlp.down_proj")):
             module.register_forward_hook(_sum_over(group))
 
 
-def _sum_over(group: dist.ProcessGroup | None):  # type: ignore[no-untyped-def]  # a hook of nn.Module
+def _sum_over(group: dist.ProcessGroup | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def reduce(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         total = output.float()
         dist.all_reduce(total, group=group)

@@ -7,6 +7,7 @@ Errors are relative L2, ||got - recorded|| / ||recorded||. Torch and safetensors
 import datetime
 import fnmatch
 import json
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported without saying so
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
-from model.config import SamplingConfig, TransformerConfig
+from model.config import CoordsStyle, SamplingConfig, TransformerConfig
 from model.parallel import check_tp_size, shard
 from model.positions import coordinates, rotary_table
 from model.sampling.base import sample_base
@@ -88,8 +90,8 @@ class Recording:
         return model
 
 
-def transformer_config(recorded: dict[str, Any], *, coords_style: Literal["v1", "v2"], radius: int) -> TransformerConfig:
-    shape = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
+def transformer_config(recorded: dict[str, Any], *, coords_style: CoordsStyle, radius: int) -> TransformerConfig:
+    shape: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
     return TransformerConfig(**shape, coords_style=coords_style, frame_receptive_field=radius)
 
 
@@ -104,9 +106,7 @@ def _dit(recording: Recording) -> Iterator[ParityRow]:
     video, audio, text = tensors["in.video"], tensors["in.audio"], tensors["in.text"][:, : notes["text_len"]]
     yield recording.row("mid.tokens", _padded_tokens(video, audio, text, width=tensors["mid.tokens"].shape[-1]))
     grid = (video.shape[2], video.shape[3] // 2, video.shape[4] // 2)
-    coords = coordinates(
-        grid, audio_length=audio.shape[1], text_length=text.shape[1], style=config.coords_style
-    )
+    coords = coordinates(grid, audio_length=audio.shape[1], text_length=text.shape[1], style=config.coords_style)
     yield recording.row("mid.coords", coords)
     yield recording.row("mid.rope_sin_cos", torch.cat(rotary_table(coords, model.adapter.rope.bands), dim=-1))
     video_out, audio_out = model(video, audio, text)
@@ -191,8 +191,8 @@ def _check_sizes(path: str, names: list[str], tp: int) -> None:
     """Raises ParityError where a recorded Transformer cannot be cut `tp` ways."""
     for name in names:
         notes = _read_notes(path, name)
-        shape = notes.get("base_config") or notes.get("config")
         if name.startswith(("dit_", "samplers_")):
+            shape: dict[str, Any] = notes["config"] if name.startswith("dit_") else notes["base_config"]
             config = transformer_config(shape | {"local_attn_layers": ()}, coords_style="v2", radius=-1)
             try:
                 check_tp_size(config, tp)
@@ -203,7 +203,7 @@ def _check_sizes(path: str, names: list[str], tp: int) -> None:
 @torch.inference_mode()
 def _compare(path: str, names: list[str], *, tp: int, rank: int) -> list[ParityRow]:
     torch.set_num_threads(1)
-    rows = []
+    rows: list[ParityRow] = []
     group = dist.group.WORLD if tp > 1 else None
     for name in names:
         family = next((check for glob, check in FAMILIES.items() if fnmatch.fnmatchcase(name, glob)), None)
@@ -216,7 +216,7 @@ def _compare(path: str, names: list[str], *, tp: int, rank: int) -> list[ParityR
 
 
 def _rank_main(rank: int, tp: int, port: int, path: str, names: list[str], answers: Any) -> None:
-    store = dist.TCPStore("127.0.0.1", port, tp, is_master=False)
+    store = TCPStore("127.0.0.1", port, tp, is_master=False)
     timeout = datetime.timedelta(seconds=TIMEOUT_S)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=tp, timeout=timeout)
     rows = _compare(path, names, tp=tp, rank=rank)
@@ -234,9 +234,9 @@ def run_parity(path: str, *, tp: int = 1, only: str = "*") -> list[ParityRow]:
     _check_sizes(path, names, tp)
     if tp == 1:
         return _compare(path, names, tp=1, rank=0)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    answers = mp.get_context("spawn").SimpleQueue()
-    context = mp.start_processes(
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    answers = multiprocessing.get_context("spawn").SimpleQueue()
+    context = start_processes(
         _rank_main, (tp, store.port, path, names, answers), nprocs=tp, join=False, start_method="spawn"
     )
     deadline = time.monotonic() + TIMEOUT_S
@@ -244,7 +244,7 @@ def run_parity(path: str, *, tp: int = 1, only: str = "*") -> list[ParityRow]:
         while not context.join(timeout=1):
             if time.monotonic() > deadline:
                 raise ParityError(f"{tp} ranks did not finish within {TIMEOUT_S} s")
-    except mp.ProcessException as error:
+    except ProcessException as error:
         raise ParityError(f"a rank failed: {error}") from error
     rows: list[ParityRow] = answers.get()
     return rows

@@ -18,9 +18,7 @@ def _grid(size: tuple[int, int, int], reference: tuple[int, int, int], *, start_
     return torch.cat([place, constant], dim=-1).float()
 
 
-def coordinates(
-    video_grid: tuple[int, int, int], *, audio_length: int, text_length: int, style: CoordsStyle
-) -> Tensor:
+def coordinates(video_grid: tuple[int, int, int], *, audio_length: int, text_length: int, style: CoordsStyle) -> Tensor:
     """[S, 9] float32 for a video of `video_grid` = (T, H/2, W/2) patches, L audio latents and n text tokens.
 
     v2 (base, distilled): audio time runs on the video's latent clock and all text sits at position 0.

@@ -74,9 +74,10 @@ class Renderer:
         config = self.model.transformer
         channels, _, height, width = request.video_latent
         if channels != config.video_latent_channels or height % 2 or width % 2:
-            raise ValueError(f"video latent {request.video_latent} does not fit {config.video_latent_channels} channels")
+            expected = f"{config.video_latent_channels} channels and an even height and width"
+            raise ValueError(f"video latent is {request.video_latent}, expected {expected}")
         if request.audio_latent[1] != config.audio_in_channels:
-            raise ValueError(f"audio latent {request.audio_latent} does not fit {config.audio_in_channels} channels")
+            raise ValueError(f"audio latent is {request.audio_latent}, expected {config.audio_in_channels} channels")
         for name, text in (("text", request.text), ("negative", request.negative)):
             if text is not None and (text.dim() != 2 or text.shape[1] != config.text_in_channels or not len(text)):
                 raise ValueError(f"{name} is {list(text.shape)}, expected [n, {config.text_in_channels}] with n > 0")

@@ -26,9 +26,11 @@ def unpatchify(tokens: Tensor, *, shape: torch.Size) -> Tensor:
 
 
 class Rope(nn.Module):
+    bands: Tensor
+
     def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.bands = nn.Parameter(torch.empty(head_dim // 8, dtype=torch.float32), requires_grad=False)
+        self.register_buffer("bands", torch.empty(head_dim // 8, dtype=torch.float32))
 
 
 class Adapter(nn.Module):

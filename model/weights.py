@@ -196,9 +196,9 @@ def load_transformer_weights(
     with torch.device("meta"):  # the full-size layout, built without memory
         layout = Transformer(config, dtype=torch.bfloat16)
     index = read_index(reader, part)
-    check_tensors(index, layout.named_parameters(), what=part)
+    check_tensors(index, layout.state_dict().items(), what=part)
     state = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.state_dict().items():
         share = read_tensor(reader, index.entries[name], cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None)
         state[name] = share.to(device=device, dtype=parameter.dtype)
     model.load_state_dict(state, strict=True, assign=True)

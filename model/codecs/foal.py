@@ -40,6 +40,10 @@ BAND_HZ = _mel_spaced_hz(NUM_BANDS, low_hz=60, high_hz=4000)
 class BlockProjection(nn.Module):
     """Blocks of `num_frames` x 8 x 8 pixels <-> C coefficients, scaled to about unit size."""
 
+    basis: Tensor
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, channels: int, *, num_frames: int) -> None:
         super().__init__()
         self.num_frames = num_frames
@@ -100,9 +104,9 @@ class FoalAudioCodec:
         loudness = torch.where(loudness > SILENCE, loudness.clamp(max=1), 0)
         amplitudes = AMPLITUDE_FLOOR * torch.expm1(loudness * math.log1p(1 / AMPLITUDE_FLOOR))
         num_samples = amplitudes.shape[0] * SAMPLE_RATE_HZ // SLOTS_PER_S
-        smooth = nn.functional.interpolate(
-            amplitudes.T[None], size=num_samples, mode="linear", align_corners=False
-        )[0]  # [bands, samples]
+        smooth = nn.functional.interpolate(amplitudes.T[None], size=num_samples, mode="linear", align_corners=False)[
+            0
+        ]  # [bands, samples]
         times_s = torch.arange(num_samples, dtype=torch.float64) / SAMPLE_RATE_HZ
         waveform = torch.zeros(num_samples)
         for band, frequency_hz in enumerate(BAND_HZ):

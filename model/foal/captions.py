@@ -25,7 +25,7 @@ BACKGROUND_WORDS = {
     "gray": ("gray", "grey", "plain gray", "plain grey"),
     "brown": ("brown", "brown", "plain brown"),
 }
-MOTION_WORDS = {  # {s}: third person ending; {g}: the -ing form is built from the verb itself
+MOTION_WORDS = {  # (verb, what follows it)
     "right": (
         ("move", "from left to right"),
         ("move", "left to right"),
@@ -77,30 +77,79 @@ MOTION_WORDS = {  # {s}: third person ending; {g}: the -ing form is built from t
 _STILL_PHRASES = ("does not move", "is motionless", "is still", "that never moves", "without any motion")
 SOUND_WORDS = {
     "silence": (
-        "in silence", "in complete silence", "silence", "without sound", "without any sound", "no sound", "silent",
-        "with no sound", "it is silent", "in total silence", "quiet",
+        "in silence",
+        "in complete silence",
+        "silence",
+        "without sound",
+        "without any sound",
+        "no sound",
+        "silent",
+        "with no sound",
+        "it is silent",
+        "in total silence",
+        "quiet",
     ),
     "hum": (
-        "a low hum", "with a low hum", "a low hum plays", "while a low hum plays", "accompanied by a low hum",
-        "a low hum is heard", "with a deep hum", "a low humming sound", "humming low", "with a low humming sound",
+        "a low hum",
+        "with a low hum",
+        "a low hum plays",
+        "while a low hum plays",
+        "accompanied by a low hum",
+        "a low hum is heard",
+        "with a deep hum",
+        "a low humming sound",
+        "humming low",
+        "with a low humming sound",
     ),
     "tone": (
-        "a high tone", "with a high tone", "a high tone plays", "while a high tone plays", "a high tone is heard",
-        "accompanied by a high tone", "with a high pitched tone", "a steady high tone", "a high pitched sound",
+        "a high tone",
+        "with a high tone",
+        "a high tone plays",
+        "while a high tone plays",
+        "a high tone is heard",
+        "accompanied by a high tone",
+        "with a high pitched tone",
+        "a steady high tone",
+        "a high pitched sound",
     ),
     "beep": (
-        "a beep at each bounce", "with a beep at each bounce", "beeping at each bounce", "a beep on every bounce",
-        "it beeps at each bounce", "with a beep on each bounce", "a beep every time it hits the ground",
-        "beeping each time it bounces", "a beep sounds at each bounce", "beeping on every bounce",
+        "a beep at each bounce",
+        "with a beep at each bounce",
+        "beeping at each bounce",
+        "a beep on every bounce",
+        "it beeps at each bounce",
+        "with a beep on each bounce",
+        "a beep every time it hits the ground",
+        "beeping each time it bounces",
+        "a beep sounds at each bounce",
+        "beeping on every bounce",
     ),
     "thud": (
-        "a thud at each bounce", "with a thud at each bounce", "thudding at each bounce", "a thud on every bounce",
-        "it thuds at each bounce", "with a thud on each bounce", "a thud every time it hits the ground",
-        "thudding each time it bounces", "a thud sounds at each bounce", "thudding on every bounce",
+        "a thud at each bounce",
+        "with a thud at each bounce",
+        "thudding at each bounce",
+        "a thud on every bounce",
+        "it thuds at each bounce",
+        "with a thud on each bounce",
+        "a thud every time it hits the ground",
+        "thudding each time it bounces",
+        "a thud sounds at each bounce",
+        "thudding on every bounce",
     ),
 }
 _GENERIC = ("the shape", "the object", "it", "the thing", "an object", "this shape", "the figure")
-_OPENINGS = ("", "", "", "", "a video of ", "a clip of ", "an animation of ", "we see ", "there is ", "a short film of ")
+_OPENINGS = (
+    "",
+    "",
+    "",
+    "",
+    "a video of ",
+    "a clip of ",
+    "an animation of ",
+    "we see ",
+    "there is ",
+    "a short film of ",
+)
 _FILLERS = ("slowly", "smoothly", "again and again", "happily", "steadily", "in the middle of the picture", "nicely")
 
 
@@ -127,8 +176,14 @@ def _motion(rng: random.Random, motion: str) -> str:
 def _background(rng: random.Random, background: str) -> str:
     word = rng.choice(BACKGROUND_WORDS[background])
     forms = (
-        "on a {} background", "on a {} background", "on a {} background", "against a {} background",
-        "in front of a {} background", "over a {} background", "on {}", "against a {} backdrop",
+        "on a {} background",
+        "on a {} background",
+        "on a {} background",
+        "against a {} background",
+        "in front of a {} background",
+        "over a {} background",
+        "on {}",
+        "against a {} backdrop",
     )
     return rng.choice(forms).format(word)
 
@@ -161,9 +216,14 @@ def _join(rng: random.Random, clauses: list[str]) -> str:
 def vocabulary() -> list[str]:
     """Every word that a caption can hold, sorted."""
     phrases = [
-        *_STILL_PHRASES, *_GENERIC, *_OPENINGS, *_FILLERS, "on against in front of over a an the one background backdrop",
-        *(phrase for table in (SHAPE_WORDS, COLOUR_WORDS, BACKGROUND_WORDS, SOUND_WORDS) for words in table.values() for phrase in words),
+        *_STILL_PHRASES,
+        *_GENERIC,
+        *_OPENINGS,
+        *_FILLERS,
+        "on against in front of over a an the one background backdrop",
     ]
+    for table in (SHAPE_WORDS, COLOUR_WORDS, BACKGROUND_WORDS, SOUND_WORDS):
+        phrases += [phrase for words in table.values() for phrase in words]
     for pairs in MOTION_WORDS.values():
         for verb, rest in pairs:
             phrases += [verb, _third_person(verb), _ing(verb), rest]

@@ -9,13 +9,11 @@ from model.codecs.foal import BLOCK, BlockProjection, FoalVideoCodec
 from model.foal.scenes import RATIO_SIZES, draw_frames, random_scene
 from model.shapes import decoded_frames, latent_frames
 
-NUM_SCENES = 300
 
-
-def fit_video_codec(channels: int, *, seed: int, fps: int) -> FoalVideoCodec:
-    """The codec whose C components keep most of the energy of blocks from NUM_SCENES scenes."""
+def fit_video_codec(channels: int, *, seed: int, fps: int, num_scenes: int = 300) -> FoalVideoCodec:
+    """The codec whose C components keep most of the energy of blocks from `num_scenes` scenes."""
     rng = random.Random(f"codec/{seed}")
-    scenes = [random_scene(rng, duration_s=3, ratio=rng.choice(list(RATIO_SIZES))) for _ in range(NUM_SCENES)]
+    scenes = [random_scene(rng, duration_s=3, ratio=rng.choice(list(RATIO_SIZES))) for _ in range(num_scenes)]
     num_frames = decoded_frames(latent_frames(3 * fps))
     films = [draw_frames(scene, num_frames=num_frames, fps=fps) for scene in scenes]
     codec = FoalVideoCodec(channels)

@@ -24,7 +24,12 @@ COLOURS = {
     "purple": (0.50, 0.12, 0.65),
     "pink": (1.00, 0.50, 0.75),
 }
-BACKGROUNDS = {"white": (0.97, 0.97, 0.97), "black": (0.03, 0.03, 0.03), "gray": (0.5, 0.5, 0.5), "brown": (0.40, 0.25, 0.12)}
+BACKGROUNDS = {
+    "white": (0.97, 0.97, 0.97),
+    "black": (0.03, 0.03, 0.03),
+    "gray": (0.5, 0.5, 0.5),
+    "brown": (0.40, 0.25, 0.12),
+}
 MOTIONS = ("right", "left", "bounce", "still")
 SOUNDS = ("silence", "hum", "tone", "beep", "thud")
 BOUNCE_PERIODS_S = (0.75, 1.0)

@@ -84,11 +84,10 @@ class Foal(nn.Module):
 def initialise(foal: Foal, *, seed: int) -> None:
     """Small normal weights, heads at zero, rotary bands as in the released model."""
     generator = torch.Generator().manual_seed(seed)
+    bands = foal.transformer.adapter.rope.bands
+    bands.copy_(10000.0 ** (-torch.arange(len(bands)) / len(bands)))
     for name, parameter in foal.named_parameters():
-        if name.endswith("rope.bands"):
-            count = parameter.numel()
-            parameter.data.copy_(10000.0 ** (-torch.arange(count) / count))
-        elif "norm" in name or name.endswith("bias") or "final_" in name:
+        if "norm" in name or name.endswith("bias") or "final_" in name:
             parameter.data.zero_()
         elif "embedding" in name:
             parameter.data.normal_(generator=generator)
