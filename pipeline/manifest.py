@@ -47,7 +47,12 @@ class Manifest:
 
 
 def read_manifest(
-    uri: str, *, storage: StorageSettings, model: ModelConfig, count_tokens: Callable[[str], int]
+    uri: str,
+    *,
+    storage: StorageSettings,
+    model: ModelConfig,
+    count_tokens: Callable[[str], int],
+    truncate_text: bool = False,
 ) -> Manifest:
     """Reads a Parquet file, a folder of them or a glob. ManifestError lists every finding."""
     table, folder = read_table(uri, storage=storage)
@@ -56,7 +61,7 @@ def read_manifest(
         findings.add(-1, "", "no rows", "at least one")
     cells = read_cells(table, findings)
     images = _read_images(cells["image"], ImageFolder(store=open_store(folder, storage)), findings)
-    reader = RowReader(model=model, count_tokens=count_tokens, findings=findings)
+    reader = RowReader(model=model, count_tokens=count_tokens, findings=findings, truncate_text=truncate_text)
     # Without prompts every row would be reported for the same reason.
     typed = not any(finding.row < 0 and finding.column == "prompt" for finding in findings.items)
     clips = [clip for clip in (reader.clips(cells, images) if typed else []) if clip is not None]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ class RowReader:
     model: ModelConfig
     count_tokens: Callable[[str], int]
     findings: Findings
+    truncate_text: bool  # cut what has too many tokens instead of reporting it
 
     def clips(self, cells: Cells, images: Sequence[ImageRef | None]) -> list[Clip | None]:
         ids = self._clip_ids(cells, images)
@@ -52,8 +54,8 @@ class RowReader:
         return Clip(
             clip_id=clip_id,
             row=row,
-            prompt=given["prompt"] or "",
-            negative_prompt=sampling.negative_prompt if negative_prompt is None else negative_prompt,
+            prompt=self._fitted(given["prompt"] or ""),
+            negative_prompt=sampling.negative_prompt if negative_prompt is None else self._fitted(negative_prompt),
             image=image,
             audio=given["audio"] is not False,
             resolution=resolution,
@@ -98,9 +100,16 @@ class RowReader:
         if len(text) > most:
             self.findings.add(row, name, f"{len(text)} characters{words}", f"at most {most} characters")
             return
-        tokens = self.count_tokens(text)
+        tokens = 0 if self.truncate_text else self.count_tokens(text)
         if tokens > self.model.text_max_tokens:
             self.findings.add(row, name, f"{tokens} tokens", f"at most {self.model.text_max_tokens} tokens")
+
+    def _fitted(self, text: str) -> str:
+        """The text, or where texts are to be cut the longest beginning of it that has few enough tokens."""
+        most = self.model.text_max_tokens
+        if not self.truncate_text or self.count_tokens(text) <= most:
+            return text
+        return text[: bisect_right(range(len(text)), most, key=lambda end: self.count_tokens(text[:end])) - 1]
 
     def _check_numbers(self, row: int, given: dict[str, Any]) -> None:
         for name, least, most in (("seed", 0, MAX_SEED), ("steps", 1, MAX_STEPS)):

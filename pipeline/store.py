@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from pipeline import durable
 from pipeline.errors import ConfigError, StoreError
-from pipeline.store_errors import translated
+from pipeline.store_errors import ABSENT, says_absent, translated
 
 SCHEMES = ("s3", "gs", "az")
 PART_BYTES = 16 << 20
@@ -128,10 +128,8 @@ class Store:
         with translated("look at", self.where(key)):
             try:
                 return int(obstore.head(self._client, self._path(key))["size"])
-            except FileNotFoundError:
-                return None
-            except GenericError as error:
-                if "kind: NotADirectory" in str(error):  # disk: a part of the key names a file
+            except ABSENT as error:
+                if says_absent(error):
                     return None
                 raise
 
@@ -167,17 +165,22 @@ class Store:
         path = self._path(prefix) if prefix else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
         with translated("list", self.where(prefix)):
-            for batch in obstore.list(self._client, path or None, chunk_size=1000):
-                for found in batch:
-                    yield found["path"][cut:], found["size"]
+            try:
+                for batch in obstore.list(self._client, path or None, chunk_size=1000):
+                    for found in batch:
+                        yield found["path"][cut:], found["size"]
+            except ABSENT as error:
+                if not says_absent(error):
+                    raise
 
     def delete(self, key: str) -> None:
         """Removes the object; one that is not there is not an error."""
         with translated("delete", self.where(key)):
             try:
                 obstore.delete(self._client, self._path(key))
-            except FileNotFoundError:
-                return
+            except ABSENT as error:
+                if not says_absent(error):
+                    raise
 
     def _path(self, key: str) -> str:
         return f"{self._prefix}/{self._checked(key)}" if self._prefix else self._checked(key)

@@ -45,6 +45,7 @@ SIGNS: tuple[tuple[str, str], ...] = (
     (r"5\d\d (Internal|Service|Bad Gateway|Gateway|Slow)", "storage is failing"),
 )
 DETAIL_CHARS = 300
+ABSENT = (FileNotFoundError, obstore_errors.GenericError)  # what `says_absent` can judge
 
 
 def explain(error: Exception) -> str:
@@ -57,6 +58,14 @@ def explain(error: Exception) -> str:
     if len(detail) > DETAIL_CHARS:
         detail = detail[:DETAIL_CHARS] + "..."
     return f"{meaning} ({detail})"
+
+
+def says_absent(error: Exception) -> bool:
+    """Whether an object is not there, as opposed to its bucket. On disk a part of its key may name a file."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return "NoSuchBucket" not in text
+    return "kind: NotADirectory" in text
 
 
 @contextmanager
