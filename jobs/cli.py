@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.compose import compose_values
 from jobs.help import explain, overview
+from jobs.settings import job_settings
 from jobs.words import nearest, read_words
 from pipeline.errors import ConfigError, ManifestError, RenderError, WeightsError
 
@@ -65,9 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         print(explain(name, command.summary))
         return 0
-    _configure_logging()
     try:
-        return command.run(compose_values(name, read_words(words)))
+        values = compose_values(name, read_words(words))
+        _configure_logging(job_settings(values).log_level)
+        return command.run(values)
     except RenderError as error:
         _complain(str(error))
         return 2 if command.is_check else exit_code(error)
@@ -85,8 +87,8 @@ def _complain(message: str) -> int:
     return 2
 
 
-def _configure_logging() -> None:
-    """Our own words from INFO up, other libraries' from WARNING up, on stderr."""
+def _configure_logging(level: str) -> None:
+    """Our own words from `level` up, other libraries' from WARNING up, on stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     for name in ("jobs", "pipeline", "model"):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)

@@ -29,9 +29,12 @@ def explain(command: str, summary: str) -> str:
     comments = _comments(f"{command}.yaml")
     lines += [_line(key, value, comments) for key, value in own.items()]
     for group, names in choices.items():
-        comments = {f"{group}.{key}": text for key, text in _comments(f"{group}/{names[0]}.yaml").items()}
+        comments = {f"{group}.{key}": text for name in names for key, text in _comments(f"{group}/{name}.yaml").items()}
         lines += ["", f"{group}={'|'.join(names)}"]
-        lines += [_line(key, value, comments) for key, value in values.items() if key.startswith(f"{group}.")]
+        lines += [_line(key, value, comments) for key, value in values.items() if re.fullmatch(rf"{group}\.\w+", key)]
+        tables = [key for key, value in everything[group].items() if isinstance(value, Mapping)]
+        if tables:
+            lines += [f"  and {', '.join(tables)}: see conf/{group}/"]
     return "\n".join(lines)
 
 

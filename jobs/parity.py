@@ -1,5 +1,6 @@
 """`happyhorse parity path=DIR [tp=N] [only=GLOB]`: a table of errors against the limits. Exit 0 all ok, 1 otherwise."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.typed import build
-from model.parity import ParityRow, run_parity
+from model.parity import ParityError, ParityRow, run_parity
+from pipeline.errors import ConfigError
 
 COLOURS = {"ok": "green", "OFF": "red", "not built": "yellow"}
 
@@ -23,7 +25,10 @@ class ParitySettings:
 
 def parity(values: Mapping[str, Any]) -> int:
     settings = build(ParitySettings, values, at="")
-    rows = run_parity(settings.path, tp=settings.tp, only=settings.only)
+    try:
+        rows = run_parity(settings.path, tp=settings.tp, only=settings.only)
+    except ParityError as error:
+        raise ConfigError(str(error)) from error
     show(rows)
     return 0 if all(row.verdict == "ok" for row in rows) else 1
 
@@ -32,9 +37,8 @@ def show(rows: Sequence[ParityRow]) -> None:
     table = Table("file", "output", "error", "limit", "verdict")
     for row in rows:
         colour = COLOURS[row.verdict]
-        error = "" if row.error is None else f"{row.error:.1e}"
-        limit = "" if row.limit is None else f"{row.limit:.0e}"
-        table.add_row(row.file, row.output, error, limit, f"[{colour}]{row.verdict}[/]")
+        error = "" if math.isnan(row.error) else f"{row.error:.1e}"
+        table.add_row(row.file, row.output, error, f"{row.limit:.0e}", f"[{colour}]{row.verdict}[/]")
     # A pipe has no width; eighty columns would cut the names.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in COLOURS}

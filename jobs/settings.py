@@ -1,0 +1,30 @@
+"""A command's values -> the frozen settings that `pipeline/` and `model/` take. The last place that knows `conf/`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobs.typed import build
+from pipeline.settings import RunSettings
+from pipeline.store import StorageSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+def job_settings(values: Mapping[str, Any]) -> JobSettings:
+    return build(JobSettings, values.get("job", {}), at="job")
+
+
+def run_settings(values: Mapping[str, Any]) -> RunSettings:
+    """What `render` does. ConfigError for a wrong type or value, naming its key."""
+    own = {key: value for key, value in values.items() if key not in ("address", "job")}
+    if values["address"] is not None:
+        own["cluster"] = {**own["cluster"], "address": values["address"]}
+    return build(RunSettings, own, at="")
+
+
+def storage_settings(values: Mapping[str, Any]) -> StorageSettings:
+    return build(StorageSettings, values["storage"], at="storage")

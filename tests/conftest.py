@@ -1,0 +1,9 @@
+"""Order of the tests: quick ones first, so that a mistake shows before Ray, S3 and whole renders are started."""
+
+import pytest
+
+ORDER = ("s3", "cluster", "slow", "e2e")  # unmarked ones come before all of these
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: max((n for n, name in enumerate(ORDER, 1) if item.get_closest_marker(name)), default=0))
