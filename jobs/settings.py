@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from jobs.typed import build
 from pipeline.settings import RunSettings
-from pipeline.store import StorageSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,3 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
     if values["address"] is not None:
         own["cluster"] = {**own["cluster"], "address": values["address"]}
     return build(RunSettings, own, at="")
-
-
-def storage_settings(values: Mapping[str, Any]) -> StorageSettings:
-    return build(StorageSettings, values["storage"], at="storage")

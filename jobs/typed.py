@@ -36,10 +36,10 @@ def build(kind: type[Kind], values: object, *, at: str) -> Kind:
     try:
         return kind(**converted)
     except ValueError as error:  # a dataclass checks its own rules
-        raise ConfigError(f"{prefix.replace('.', ': ')}{error}") from error
+        raise ConfigError(f"{at}: {error}" if at else str(error)) from error
 
 
-def _convert(value: Any, hint: Any, key: str) -> Any:
+def _convert(value: Any, hint: Any, key: str, *, expected: str = "") -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, at=key)  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         if value is None and NoneType in arguments:
             return None
         (inner,) = (argument for argument in arguments if argument is not NoneType)
-        return _convert(value, inner, key)
+        return _convert(value, inner, key, expected=_named(hint))
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
@@ -58,7 +58,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return float(value)
     if hint in _PLAIN and hint is not float and type(value) is hint:
         return value
-    raise ConfigError(f"{key}: got {_shown(value)}, expected {_named(hint)}")
+    raise ConfigError(f"{key}: got {_shown(value)}, expected {expected or _named(hint)}")
 
 
 def _shown(value: object) -> str:

@@ -1,0 +1,84 @@
+"""What is typed comes through: text untouched, values as hydra reads them, mistakes in one clear line."""
+
+import pytest
+
+from jobs.words import TEXT_KEYS, nearest, read_words
+from pipeline.errors import ConfigError
+
+HARD_TEXTS = [
+    "a prompt, with commas, and = and > and < signs",
+    "[brackets] {braces} (parentheses)",
+    "丹凤眼，闭眼姿态＂哦？要抓我？＂",
+    "1e5",
+    "007",
+    "true",
+    "null",
+    "${oc.env:HOME}",
+    "???",
+    'it\'s "quoted" \\ back',
+    "two\nlines",
+    " spaces around ",
+    "s3://bucket/a=1/b=2/*.parquet",
+]
+
+
+@pytest.mark.parametrize("text", HARD_TEXTS)
+@pytest.mark.parametrize("key", sorted(TEXT_KEYS))
+def test_text_keys_are_verbatim(key: str, text: str) -> None:
+    words = read_words([f"{key}={text}"])
+    assert words.texts == {key: text}
+    assert words.values == {}
+
+
+def test_values_have_the_types_of_hydras_grammar() -> None:
+    words = read_words(
+        ["media.crf=20", "retry.failed=false", "model.durations_s=[3,5]", "parallel.groups=null", "a.b=x"]
+    )
+    assert words.values == {
+        "media.crf": 20,
+        "retry.failed": False,
+        "model.durations_s": [3, 5],
+        "parallel.groups": None,
+        "a.b": "x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("render", "'render' is not key=value"),
+        ("=x", "'=x' is not key=value"),
+        ("output=", "output= has no value"),
+        ("media.crf=1,2", "one value is expected"),
+        ("+media.new=1", "only key=value"),
+        ("~media.crf=1", "only key=value"),
+        ("media.preset=(", "cannot be read"),
+    ],
+)
+def test_a_word_that_is_no_key_and_value_is_refused(word: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_words([word])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["output=a", "media.crf=1"])
+def test_a_key_given_twice_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        read_words([word, word])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("media.crff", "media.crf"),
+        ("crf", "media.crf"),
+        ("outptu", "output"),
+        ("groups", "parallel.groups"),
+        ("storage.timeout", "storage.timeout_s"),
+    ],
+)
+def test_the_nearest_known_key_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+    known = (
+        "manifest output weights media.crf media.preset parallel.groups retry.failed storage.timeout_s storage.retries"
+    )
+    assert nearest(typed, known.split()) == meant
