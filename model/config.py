@@ -86,6 +86,28 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuperResolutionConfig:
+    """The super-resolution stage's numbers; defaults are those of spec/model.md."""
+
+    steps: int = 5
+    flow_shift: float = 5.0
+    guided: bool = False
+    video_guidance: float = 3.5
+    video_guidance_first: float = 2.0  # on the first latent frames
+    guidance_first_frames: int = 13
+    noise_level: int = 220  # of 1000, that the enlarged video starts from
+    audio_noise_scale: float = 0.7  # of the sound that the stage sees; what is delivered is the base stage's
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, expected at least 1")
+        if not 0 <= self.noise_level < 1000:
+            raise ValueError(f"noise_level is {self.noise_level}, expected 0 to 999")
+        if not 0 <= self.audio_noise_scale <= 1:
+            raise ValueError(f"audio_noise_scale is {self.audio_noise_scale}, expected 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """One cell of a model's size table: the decoded frame, latent x scale, is cropped symmetrically to it."""
 

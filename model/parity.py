@@ -20,18 +20,21 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported without saying so
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
-from model.config import CoordsStyle, SamplingConfig, TransformerConfig
+from model.codecs.turbo import TurboConfig, TurboDecoder
+from model.config import CoordsStyle, SamplingConfig, SuperResolutionConfig, TransformerConfig
 from model.parallel import check_tp_size, shard
 from model.positions import coordinates, rotary_table
 from model.sampling.base import sample_base
+from model.sampling.distilled import renoise, sample_distilled
 from model.sampling.schedules import flow_sigmas
+from model.sampling.super_resolution import sample_super_resolution, signal_levels, start_audio, start_video
 from model.sampling.unipc import UniPC
 from model.transformer import Transformer, patchify
-from model.weights import LocalWeights, WeightsMismatch, load_transformer_weights, read_index, read_tensor
+from model.weights import LocalWeights, WeightsMismatch, load_module, load_transformer_weights, read_index, read_tensor
 
 LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
 TIMEOUT_S = 600
-Verdict = Literal["ok", "OFF", "not built"]
+Verdict = Literal["ok", "OFF"]
 
 
 class ParityError(Exception):
@@ -40,7 +43,7 @@ class ParityError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRow:
-    """One recorded tensor: its error is nan where the stage is not built."""
+    """One recorded tensor and how far this machine is from it."""
 
     file: str
     output: str
@@ -67,12 +70,6 @@ class Recording:
         error = ((got - recorded).norm() / recorded.norm().clamp(min=1e-30)).item()
         verdict: Verdict = "ok" if error <= limit else "OFF"
         return ParityRow(file=self.name, output=output, error=error, limit=limit, verdict=verdict)
-
-    def not_built(self, outputs: list[str]) -> Iterator[ParityRow]:
-        for output in outputs:
-            yield ParityRow(
-                file=self.name, output=output, error=float("nan"), limit=LIMITS["float32"], verdict="not built"
-            )
 
     def transformer(self, config: TransformerConfig, *, weights: str, dtype: torch.dtype) -> Transformer:
         with torch.device("meta"):
@@ -127,11 +124,22 @@ def _schedulers(recording: Recording) -> Iterator[ParityRow]:
         yield recording.row(f"unipc{steps}.timesteps", torch.tensor(timesteps))
         solver, x, states = UniPC(sigmas), tensors[f"unipc{steps}.x0"], []
         for timestep in timesteps:
-            velocity = torch.tanh(0.7 * x) + 0.3 * torch.sin(3 * x) * timestep / 1000
-            x = solver.step(velocity, x)
+            x = solver.step(_field(x, timestep), x)
             states.append(x)
         yield recording.row(f"unipc{steps}.trajectory", torch.stack(states))
-    yield from recording.not_built(["renoise8.trajectory", "sr.alpha_sqrt_table"])
+    sigmas, timesteps = flow_sigmas(8, shift=shift)
+    x, states = tensors["renoise8.x0"], []
+    for n, timestep in enumerate(timesteps):
+        noise = tensors["renoise8.noise"][n]
+        x = renoise(_field(x, timestep), x, noise, sigma=float(sigmas[n]), next_sigma=float(sigmas[n + 1]))
+        states.append(x)
+    yield recording.row("renoise8.trajectory", torch.stack(states))
+    yield recording.row("sr.alpha_sqrt_table", signal_levels())
+
+
+def _field(x: Tensor, timestep: int) -> Tensor:
+    """The velocity field the trajectories were recorded on."""
+    return torch.tanh(0.7 * x) + 0.3 * torch.sin(3 * x) * timestep / 1000
 
 
 def _samplers(recording: Recording) -> Iterator[ParityRow]:
@@ -151,13 +159,60 @@ def _samplers(recording: Recording) -> Iterator[ParityRow]:
         )
         yield recording.row(f"{output}.video", video)
         yield recording.row(f"{output}.audio", audio)
-    stages = ("distill_t2v", "distill_i2v", "sr_cfg1", "sr_cfg2")
-    ends = (".video", ".audio", ".audio_after")
-    yield from recording.not_built([name for name in tensors if name.startswith(stages) and name.endswith(ends)])
+        yield from _distilled(recording, model, output.replace("base", "distill"), image)
+    yield from _super_resolution(recording)
+
+
+def _distilled(recording: Recording, model: Transformer, output: str, image: Tensor | None) -> Iterator[ParityRow]:
+    notes, tensors = recording.notes, recording.tensors
+    steps = range(notes["distill_steps"])
+    video, audio = sample_distilled(
+        model,
+        video=tensors["in.video_noise"],
+        audio=tensors["in.audio_noise"],
+        text=tensors["in.text"][:, : notes["text_len"]],
+        noise=((tensors[f"{output}.noise_video.{n}"], tensors[f"{output}.noise_audio.{n}"]) for n in steps),
+        steps=notes["distill_steps"],
+        flow_shift=notes["flow_shift"],
+        image_latent=image,
+    )
+    yield recording.row(f"{output}.video", video)
+    yield recording.row(f"{output}.audio", audio)
+
+
+def _super_resolution(recording: Recording) -> Iterator[ParityRow]:
+    notes, tensors = recording.notes, recording.tensors
+    config = SuperResolutionConfig(
+        steps=notes["sr_steps"],
+        flow_shift=notes["flow_shift"],
+        noise_level=notes["sr_noise_index"],
+        audio_noise_scale=notes["sr_audio_noise_scale"],
+    )
+    shape = transformer_config(notes["sr_config"], coords_style="v1", radius=notes["sr_frame_receptive_field"])
+    model = recording.transformer(shape, weights="samplers_sr_weights", dtype=torch.float32)
+    video = start_video(tensors["base_t2v.video"], tensors["sr.noise_video"], noise_level=config.noise_level)
+    yield recording.row("sr.start_video", video)
+    audio = start_audio(tensors["base_t2v.audio"], tensors["sr.noise_audio"], noise_scale=config.audio_noise_scale)
+    yield recording.row("sr.start_audio", audio)
+    for output, guided in (("sr_cfg1", False), ("sr_cfg2", True)):
+        clean = sample_super_resolution(
+            model,
+            video=video,
+            audio=audio,
+            text=tensors["in.text"][:, : notes["text_len"]],
+            negative=tensors["in.negative"][:, : notes["negative_len"]] if guided else None,
+            config=config,
+        )
+        yield recording.row(f"{output}.video", clean)
+        yield recording.row(f"{output}.audio_after", audio)
 
 
 def _turbo(recording: Recording) -> Iterator[ParityRow]:
-    yield from recording.not_built([name for name in recording.tensors if name.startswith("video.")])
+    decoder = TurboDecoder(TurboConfig.from_json(recording.notes["config"]))
+    load_module(decoder, LocalWeights(recording.folder), part="turbo_vae_weights")
+    for output in [name for name in recording.tensors if name.startswith("video.")]:
+        latent = recording.tensors[output.replace("video", "latent")][0]
+        yield recording.row(output, torch.cat(list(decoder.windows(latent)), dim=1))
 
 
 FAMILIES: dict[str, Callable[[Recording], Iterator[ParityRow]]] = {

@@ -45,7 +45,7 @@ def sample_base(
     sigmas, timesteps = flow_sigmas(steps, shift=sampling.flow_shift)
     video_solver, audio_solver = UniPC(sigmas), UniPC(sigmas)
     for done, timestep in enumerate(timesteps):
-        video = _hold_first_frame(video, image_latent)
+        video = hold_first_frame(video, image_latent)
         video_v, audio_v = velocity(video, audio, text)
         if negative is not None:
             video_n, audio_n = velocity(video, audio, negative)
@@ -56,10 +56,11 @@ def sample_base(
         audio = audio_solver.step(audio_v, audio)
         if on_step is not None:
             on_step(done + 1, steps)
-    return _hold_first_frame(video, image_latent), audio
+    return hold_first_frame(video, image_latent), audio
 
 
-def _hold_first_frame(video: Tensor, image_latent: Tensor | None) -> Tensor:
+def hold_first_frame(video: Tensor, image_latent: Tensor | None) -> Tensor:
+    """The video with the clean image [1, C, 1, H, W] as its first latent frame, where there is one."""
     if image_latent is None:
         return video
     return torch.cat([image_latent, video[:, :, 1:]], dim=2)

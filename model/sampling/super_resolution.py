@@ -1,0 +1,67 @@
+"""The super-resolution stage: the base stage's video enlarged, noised a little and denoised again; sound is held.
+
+n batch (1), C latent channels, T H W latent frames and cells, L audio latents.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.config import SuperResolutionConfig
+from model.sampling.base import OnStep, Velocity, hold_first_frame
+from model.sampling.schedules import flow_sigmas
+from model.sampling.unipc import UniPC
+
+NUM_LEVELS = 1000
+FIRST_BETA, LAST_BETA = 0.00085, 0.012
+
+
+def signal_levels() -> Tensor:
+    """float64 [1000]: how much of the signal is left at each noise level, 1 the cleanest, 0 at the last."""
+    betas = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, NUM_LEVELS, dtype=torch.float64).square()
+    levels = (1 - betas).cumprod(0).sqrt()
+    return (levels - levels[-1]) * levels[0] / (levels[0] - levels[-1])
+
+
+def start_video(base: Tensor, noise: Tensor, *, noise_level: int) -> Tensor:
+    """Base latents [1, C, T, h, w] enlarged to the noise's [1, C, T, H, W] and mixed with it."""
+    enlarged = functional.interpolate(base, size=noise.shape[2:], mode="trilinear", align_corners=True)
+    signal = float(signal_levels()[noise_level])
+    return signal * enlarged + (1 - signal**2) ** 0.5 * noise
+
+
+def start_audio(base: Tensor, noise: Tensor, *, noise_scale: float) -> Tensor:
+    return noise_scale * noise + (1 - noise_scale) * base
+
+
+def frame_guidance(config: SuperResolutionConfig, num_frames: int, *, like: Tensor) -> Tensor:
+    """Guidance of each latent frame, to be multiplied with [1, C, T, H, W]."""
+    scales = like.new_full((num_frames,), config.video_guidance)
+    scales[: config.guidance_first_frames] = config.video_guidance_first
+    return scales[:, None, None]
+
+
+def sample_super_resolution(
+    velocity: Velocity,
+    *,
+    video: Tensor,
+    audio: Tensor,
+    text: Tensor,
+    negative: Tensor | None,
+    config: SuperResolutionConfig,
+    image_latent: Tensor | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Start samples (see `start_video`, `start_audio`) -> clean video latent. Guided where `negative` is given."""
+    sigmas, timesteps = flow_sigmas(config.steps, shift=config.flow_shift)
+    solver = UniPC(sigmas)
+    for done in range(len(timesteps)):
+        video = hold_first_frame(video, image_latent)
+        video_v, _ = velocity(video, audio, text)
+        if negative is not None:
+            video_n, _ = velocity(video, audio, negative)
+            video_v = video_n + frame_guidance(config, video.shape[2], like=video_v) * (video_v - video_n)
+        video = solver.step(video_v, video)
+        if on_step is not None:
+            on_step(done + 1, config.steps)
+    return hold_first_frame(video, image_latent)
