@@ -54,8 +54,10 @@ class TurboConfig:
         missing = [name for name in cls.__dataclass_fields__ if name not in values]
         if missing:
             raise ValueError(f"the Turbo config lacks {', '.join(missing)}")
-        taken = {name: values[name] for name in cls.__dataclass_fields__}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in taken.items()})
+        taken: dict[str, Any] = {name: values[name] for name in cls.__dataclass_fields__}
+        for name, value in taken.items():
+            taken[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**taken)
 
 
 def _rms(x: Tensor, eps: float = NORM_EPS) -> Tensor:
@@ -89,9 +91,8 @@ class Residual(nn.Module):
         self.conv_shortcut = Conv(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = _rms(x)
-        hidden = self.conv1(functional.relu(hidden) if self.relu_first else functional.silu(hidden))
-        hidden = self.conv2(functional.silu(_rms(hidden)))
+        activated = functional.relu(_rms(x)) if self.relu_first else functional.silu(_rms(x))
+        hidden: Tensor = self.conv2(functional.silu(_rms(self.conv1(activated))))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(_rms(x, self.shortcut_eps))
         return x + hidden
@@ -113,7 +114,7 @@ class Upsampler(nn.Module):
             x = torch.stack([earlier, later], dim=3).flatten(2, 3)
             x = x[:, :, 1:] if is_first else x
         n, c, t, h, w = x.shape
-        flat = self.resample(x.transpose(1, 2).reshape(n * t, c, h, w))
+        flat: Tensor = self.resample(x.transpose(1, 2).reshape(n * t, c, h, w))
         return flat.reshape(n, t, c, 2 * h, 2 * w).transpose(1, 2)
 
 
@@ -191,8 +192,8 @@ class Decoder(nn.Module):
         x = self.conv_out(functional.silu(_rms(x)))
         n, _, t, h, w = x.shape
         p = self.patch_size
-        x = x.reshape(n, -1, p, p, t, h, w)  # channels run (RGB, column offset, row offset)
-        return x.permute(0, 1, 4, 5, 3, 6, 2).reshape(n, -1, t, h * p, w * p)
+        pixels: Tensor = x.reshape(n, -1, p, p, t, h, w)  # channels run (RGB, column offset, row offset)
+        return pixels.permute(0, 1, 4, 5, 3, 6, 2).reshape(n, -1, t, h * p, w * p)
 
 
 class TurboDecoder(nn.Module):
@@ -234,5 +235,5 @@ class TurboDecoder(nn.Module):
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """[C, T, H, W] -> windows of uint8 frames [n, height, width, 3]."""
         for frames in self.windows(latent):
-            levels = (frames.float() / 2 + 0.5).clamp(0, 1) * 255
+            levels: Tensor = (frames.float() / 2 + 0.5).clamp(0, 1) * 255
             yield levels.to(torch.uint8).permute(1, 2, 3, 0)

@@ -20,7 +20,8 @@ def signal_levels() -> Tensor:
     """float64 [1000]: how much of the signal is left at each noise level, 1 the cleanest, 0 at the last."""
     betas = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, NUM_LEVELS, dtype=torch.float64).square()
     levels = (1 - betas).cumprod(0).sqrt()
-    return (levels - levels[-1]) * levels[0] / (levels[0] - levels[-1])
+    shifted: Tensor = (levels - levels[-1]) * levels[0] / (levels[0] - levels[-1])
+    return shifted
 
 
 def start_video(base: Tensor, noise: Tensor, *, noise_level: int) -> Tensor:
