@@ -54,7 +54,8 @@ def explain(error: Exception) -> str:
     meaning = next((words for sign, words in SIGNS if re.search(sign, text)), None)
     if meaning is None:
         meaning = next(words for kind, words in MEANINGS.items() if isinstance(error, kind))
-    detail = " ".join(text.split("\n\nDebug source")[0].split())
+    said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL)
+    detail = f"{said[1]}: {said[2]}" if said else " ".join(text.split("\n\nDebug source")[0].split())
     if len(detail) > DETAIL_CHARS:
         detail = detail[:DETAIL_CHARS] + "..."
     return f"{meaning} ({detail})"

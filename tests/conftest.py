@@ -2,6 +2,9 @@
 
 import pytest
 
+from tests.s3_server import moto_s3, moto_server, swift_s3, swift_server
+
+__all__ = ["moto_s3", "moto_server", "swift_s3", "swift_server"]  # fixtures for all tests
 ORDER = ("s3", "cluster", "slow", "e2e")  # unmarked ones come before all of these
 
 

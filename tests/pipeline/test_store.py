@@ -1,0 +1,343 @@
+"""The door to storage: the same verbs, the same answers, on disk and in buckets; every foreign error translated."""
+
+import inspect
+import os
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import obstore.exceptions
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import durable
+from pipeline.errors import ConfigError, StoreError
+from pipeline.store import StorageSettings, Store, StoreWeights, key_problem, open_store, split_uri
+from pipeline.store_errors import MEANINGS, explain, translated
+
+NO_RETRY = StorageSettings(retries=0, connect_timeout_s=1, timeout_s=5, retry_timeout_s=1)
+
+
+@pytest.fixture(params=["disk", "moto", pytest.param("swift", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "disk":
+        return open_store(str(tmp_path / "some folder" / "out"))
+    bucket: str = request.getfixturevalue(f"{request.param}_s3")
+    return open_store(f"{bucket}/some prefix/out")
+
+
+def test_what_is_put_comes_back(store: Store) -> None:
+    assert store.put("records/a b.1f.json", "{'图': 1}".encode())
+    assert store.get("records/a b.1f.json") == "{'图': 1}".encode()
+    assert store.head("records/a b.1f.json") == 10
+    assert store.put("records/a b.1f.json", b"second")
+    assert store.get("records/a b.1f.json") == b"second"
+
+
+def test_create_refuses_what_is_there_and_changes_nothing(store: Store) -> None:
+    assert store.put("a", b"first", create=True) is True
+    assert store.put("a", b"second", create=True) is False
+    assert store.get("a") == b"first"
+
+
+def test_a_list_is_complete_below_a_folder_and_nothing_beside_it(store: Store) -> None:
+    for key in ("records/a.json", "records/deep/b.json", "records2/c.json", "top"):
+        store.put(key, key.encode())
+    assert sorted(store.list("records")) == [("records/a.json", 14), ("records/deep/b.json", 19)]
+    assert {key for key, _ in store.list()} == {"records/a.json", "records/deep/b.json", "records2/c.json", "top"}
+    assert list(store.list("nothing")) == []
+
+
+def test_an_empty_place_lists_nothing(store: Store) -> None:
+    assert list(store.list()) == []
+    assert list(store.list("records")) == []
+
+
+def test_ranges_are_exact_or_an_error(store: Store) -> None:
+    store.put("weights", bytes(range(100)))
+    assert store.get_range("weights", 10, 13) == bytes([10, 11, 12])
+    assert store.get_range("weights", 0, 100) == bytes(range(100))
+    assert store.get_range("weights", 7, 7) == b""
+    with pytest.raises(StoreError, match=r"cannot read .*/weights"):
+        store.get_range("weights", 90, 101)
+    with pytest.raises(StoreError, match=r"cannot read .*/weights"):
+        store.get_range("weights", 200, 201)
+
+
+def test_a_large_file_goes_up_in_parts_and_streams_back(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "clip.mp4"
+    source.write_bytes(os.urandom(1 << 20) * 20)  # more than one part
+    store.put_file("clips/clip.mp4", source)
+    assert store.head("clips/clip.mp4") == source.stat().st_size
+    pieces = list(store.stream("clips/clip.mp4"))
+    assert b"".join(pieces) == source.read_bytes()
+    assert max(map(len, pieces)) < 15 << 20, "the whole object was held in memory"
+
+
+def test_delete_is_about_the_end_state(store: Store) -> None:
+    store.put("a", b"1")
+    store.delete("a")
+    store.delete("a")
+    assert store.head("a") is None
+
+
+def test_what_is_not_there(store: Store) -> None:
+    store.put("file", b"1")
+    assert store.head("nothing") is None
+    with pytest.raises(StoreError, match=r"cannot read .*/nothing: there is no such object"):
+        store.get("nothing")
+    with pytest.raises(StoreError, match=r"cannot read .*/nothing: there is no such object"):
+        list(store.stream("nothing"))
+
+
+@pytest.mark.parametrize("key", ["", "/abs", "a//b", "../a", "a/../b", ".", "a/", "a\nb", "a#12", "a\x7f", "x" * 231])
+def test_keys_that_mean_different_things_in_different_places_are_refused(store: Store, key: str) -> None:
+    for act in (store.get, store.head, store.delete, lambda key: store.put(key, b"")):
+        with pytest.raises(StoreError, match="cannot be used below"):
+            act(key)
+
+
+@pytest.mark.parametrize("key", ["图 1#.png", "p%20x.png", "q?*[1].png", "a+b&c=d.png", "it's.png", "x" * 230])
+def test_odd_but_legal_names_survive(store: Store, key: str) -> None:
+    store.put(f"images/{key}", b"1")
+    assert store.get(f"images/{key}") == b"1"
+    assert [found for found, _ in store.list("images")] == [f"images/{key}"]
+
+
+def test_a_store_travels_to_another_process(store: Store) -> None:
+    store.put("a", b"1")
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.get("a") == b"1"
+    assert copy.uri == store.uri
+
+
+def test_weights_are_read_by_range(store: Store) -> None:
+    store.put("base/model.safetensors", b"0123456789")
+    store.put("notes.txt", b"")
+    weights = StoreWeights(store)
+    assert weights.names() == ["base/model.safetensors"]
+    assert weights.size_bytes("base/model.safetensors") == 10
+    assert weights.read("base/model.safetensors", 3, 6) == b"345"
+    with pytest.raises(StoreError, match="no such object"):
+        weights.size_bytes("text/model.safetensors")
+
+
+def test_one_of_many_racing_creators_wins_on_disk(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    start = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        start.wait(timeout=10)
+        return store.put("records/a", b"%d" % number, create=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(8)))
+    assert won.count(True) == 1
+    assert store.get("records/a") == b"%d" % won.index(True)
+
+
+def test_a_reader_on_disk_never_sees_an_unfinished_file(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+    store = open_store(str(tmp_path))
+
+    def write(file: object) -> None:
+        seen.append(os.listdir(tmp_path / "clips"))
+        seen.append([key for key, _ in store.list()])
+
+    durable.write_file(tmp_path / "clips" / "a.mp4", write, create=False)
+    assert len(seen[0]) == 1, "written in the target's own folder, so that publishing it is one rename"
+    assert seen[0] != ["a.mp4"], "not under its final name"
+    assert seen[1] == []
+    assert os.listdir(tmp_path / "clips") == ["a.mp4"]
+
+
+def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_bytes(b"old")
+
+    def write(file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match="cannot write there: no space left"), translated("write", "there"):
+        durable.write_file(target, write, create=False)
+    assert os.listdir(tmp_path) == ["a"]
+    assert target.read_bytes() == b"old"
+
+
+def test_files_on_disk_have_the_permissions_of_ordinary_ones(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").write_bytes(b"")
+    open_store(str(tmp_path)).put("ours", b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_what_is_written_is_forced_to_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def noting_sync(descriptor: int) -> None:
+        calls.append("sync folder" if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir() else "sync file")
+        sync(descriptor)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        calls.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    open_store(str(tmp_path)).put("new/a", b"1")
+    assert calls == ["sync folder", "sync file", "name", "sync folder"]
+
+
+def test_an_absent_bucket_is_named_as_the_cause(moto_s3: str, tmp_path: Path) -> None:
+    store = open_store("s3://no-such-bucket-here/x", NO_RETRY)
+    (tmp_path / "f").write_bytes(b"1")
+    for act in (
+        lambda: store.get("a"),
+        lambda: store.put("a", b"1"),
+        lambda: store.put("a", b"1", create=True),
+        lambda: store.put_file("a", tmp_path / "f"),
+        lambda: list(store.list()),
+    ):
+        with pytest.raises(StoreError, match=r"s3://no-such-bucket-here/x.*: the bucket does not exist \(NoSuchBucket"):
+            act()
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("wrong", [{"AWS_SECRET_ACCESS_KEY": "guess"}, {"AWS_ACCESS_KEY_ID": "nobody:here"}])
+def test_wrong_credentials_are_named_as_the_cause(
+    swift_s3: str, wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=r"cannot write .*: (the credentials were refused|access denied)") as caught:
+        open_store(swift_s3, NO_RETRY).put("a", b"1")
+    assert "guess" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://127.0.0.1:9", "http://no-such-host.invalid"],
+    ids=["nobody listens", "no such host"],
+)
+def test_an_unreachable_endpoint_is_an_error_within_seconds(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="cannot list s3://bucket/x: the endpoint cannot be reached"):
+        list(open_store("s3://bucket/x", StorageSettings(endpoint_url=endpoint, retries=3)).list())
+    assert time.monotonic() - started < 20
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket that accepts and stays silent: only the request's own timeout ends it."""
+    import socket
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = StorageSettings(endpoint_url=url, timeout_s=0.3, retries=2, retry_timeout_s=1)
+        started = time.monotonic()
+        with pytest.raises(StoreError, match=r"storage did not answer in time|cannot be reached"):
+            open_store("s3://bucket", settings).get("a")
+        assert time.monotonic() - started < 10
+
+
+def test_the_endpoint_of_the_settings_wins_over_the_environment(moto_s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    store = open_store(moto_s3, StorageSettings(endpoint_url=good))
+    assert store.put("a", b"1")
+
+
+def test_plain_http_needs_an_address_that_says_so(moto_s3: str) -> None:
+    """https:// to a server that speaks http must not fall back to it."""
+    https = os.environ["AWS_ENDPOINT_URL"].replace("http://", "https://")
+    with pytest.raises(StoreError, match="cannot be reached"):
+        open_store(moto_s3, StorageSettings(endpoint_url=https, retries=0)).put("a", b"1")
+
+
+def test_every_error_class_of_obstore_has_a_meaning() -> None:
+    classes = [each for _, each in inspect.getmembers(obstore.exceptions, inspect.isclass)]
+    assert len(classes) > 8
+    assert [each.__name__ for each in classes if each not in MEANINGS] == []
+
+
+@pytest.mark.parametrize("kind", MEANINGS)
+def test_every_known_error_becomes_ours_with_the_place_and_the_cause(kind: type[Exception]) -> None:
+    expected = rf"cannot read s3://b/a: {MEANINGS[kind]} \(the server said so\)"
+    with pytest.raises(StoreError, match=expected) as caught, translated("read", "s3://b/a"):
+        raise kind("the server said so")
+    assert isinstance(caught.value.__cause__, kind)
+
+
+def test_our_own_mistakes_are_not_disguised_as_storage() -> None:
+    with pytest.raises(ZeroDivisionError), translated("read", "x"):
+        1 / 0  # noqa: B018
+
+
+def test_long_answers_are_cut() -> None:
+    assert len(explain(obstore.exceptions.GenericError("x" * 10_000))) < 400
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("ftp://host/x", r"storage ftp:// is not known, expected a local path, s3://, gs:// or az://"),
+        ("s3://", "names no bucket, expected s3://bucket/prefix"),
+        ("s3:///x", "names no bucket"),
+        ("", "an empty address"),
+    ],
+)
+def test_addresses_that_are_none(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_store(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/data/in/m.parquet", ("/data/in", "m.parquet")),
+        ("/data/in/../m.parquet", ("/data", "m.parquet")),
+        ("file:///data/m.parquet", ("/data", "m.parquet")),
+        ("/m.parquet", ("/", "m.parquet")),
+        ("s3://b/m.parquet", ("s3://b", "m.parquet")),
+        ("s3://b/a b/c#1%20/m.parquet", ("s3://b/a b/c#1%20", "m.parquet")),
+    ],
+)
+def test_an_address_splits_into_folder_and_name(uri: str, expected: tuple[str, str]) -> None:
+    assert split_uri(uri) == expected
+
+
+def test_a_relative_path_is_below_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("out")
+    monkeypatch.chdir("/")
+    store.put("a", b"1")
+    assert (tmp_path / "out" / "a").read_bytes() == b"1"
+
+
+def test_opening_makes_no_folder(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"))
+    assert list(store.list()) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "connect_timeout_s", "retry_timeout_s"])
+def test_a_wait_without_an_end_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"storage.{name} is 0, expected more than 0"):
+        StorageSettings(**{name: 0})  # type: ignore[arg-type]
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3))
+def test_a_legal_key_has_the_same_parts_everywhere(parts: list[str]) -> None:
+    """A key is refused, or it is a path whose parts are literally those given: nothing is cleaned up silently."""
+    key = "/".join(parts)
+    if key_problem(key) is None:
+        assert os.path.normpath(key) == key
+        assert not key.startswith("/")
