@@ -47,7 +47,7 @@ pins: .venv/.ready ## resolve constraints.txt anew (torch stays where TORCH says
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
 clean: ## remove .venv, caches and the demo's output
-	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench.json outputs/demo
+	rm -rf .venv .venv-swift .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench.json outputs/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What pip on this machine would look through, uv is to look through too: on most machines, nothing.
