@@ -28,7 +28,9 @@ class TransformerConfig:
     local_attn_layers: tuple[int, ...]
     coords_style: CoordsStyle
     frame_receptive_field: int = -1  # radius of local attention in latent frames; -1: there is none
-    input_skip: bool = False  # velocity head adds a per-channel multiple of its input (the foal; off in releases)
+    # What the foal needs and no release has:
+    input_skip: bool = False  # the velocity head adds a per-channel multiple of its input
+    place_frequencies: int = 0  # tokens of video and audio are told where they stand by that many sines an axis
 
     def __post_init__(self) -> None:
         positive = (

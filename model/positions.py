@@ -44,6 +44,18 @@ def rotary_table(coords: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
     return angles.sin(), angles.cos()
 
 
+PLACE_PERIOD = 16  # latent frames of the slowest sine of absolute time
+
+
+def place_features(coords: Tensor, count: int) -> Tensor:
+    """[S, 9] -> [S, 8*count]: sines and cosines of time, and of time, height and width as parts of the whole."""
+    place, size, reference = coords.split(3, dim=-1)
+    part = (place + 0.5) / size
+    time = place[:, :1] * (reference[:, :1] / size[:, :1]) / (PLACE_PERIOD / 2)
+    angles = torch.cat([time, part], dim=-1)[:, :, None] * torch.arange(1, count + 1, device=coords.device) * torch.pi
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Half-split rotary over the first 6B of head_dim = 8B channels of x [..., S, heads, head_dim]; the rest passes."""
     sin, cos = (part[:, None, :] for part in table)

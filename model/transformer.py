@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.config import TransformerConfig
 from model.layers import ExpertNorm, Layer, Sequence
-from model.positions import coordinates, rotary_table
+from model.positions import coordinates, place_features, rotary_table
 
 
 def patchify(video: Tensor) -> Tensor:
@@ -42,9 +42,15 @@ class Adapter(nn.Module):
         self.audio_embedder = nn.Linear(config.audio_in_channels, config.hidden_size)
         self.text_embedder = nn.Linear(config.text_in_channels, config.hidden_size)
         self.rope = Rope(config.head_dim)
+        self.place_frequencies = config.place_frequencies
+        if config.place_frequencies:
+            self.place_embedder = nn.Linear(8 * config.place_frequencies, config.hidden_size, bias=False)
 
-    def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> Tensor:
-        return torch.cat([self.video_embedder(video), self.audio_embedder(audio), self.text_embedder(text)], dim=-2)
+    def forward(self, video: Tensor, audio: Tensor, text: Tensor, coords: Tensor) -> Tensor:
+        x = torch.cat([self.video_embedder(video), self.audio_embedder(audio)], dim=-2)
+        if self.place_frequencies:
+            x = x + self.place_embedder(place_features(coords[: x.shape[-2]], self.place_frequencies))
+        return torch.cat([x, self.text_embedder(text)], dim=-2)
 
 
 class Block(nn.Module):
@@ -92,7 +98,7 @@ class Transformer(nn.Module):
             rotary=rotary_table(coords, self.adapter.rope.bands),
             num_frames=num_frames,
         )
-        x = self.adapter(patches, audio, text)
+        x = self.adapter(patches, audio, text, coords)
         for layer in self.block.layers:
             x = layer(x, sequence)
         video_tokens, audio_tokens, _ = x.split(sequence.sizes, dim=-2)

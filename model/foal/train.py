@@ -44,7 +44,9 @@ FOAL = TransformerConfig(
     local_attn_layers=(),
     coords_style="v2",
     input_skip=True,
+    place_frequencies=8,
 )
+ROPE_BANDS = (1.0, 0.45, 0.15)  # radians a latent cell: the released spacing is meant for longer clips
 DURATIONS_S, DURATION_WEIGHTS = (3, 4, 5), (6, 2, 2)
 RATIO_WEIGHTS = {"1:1": 6, "16:9": 2, "9:16": 2}
 TEXT_DROPPED = 0.10  # batches with the empty prompt, for guidance
@@ -82,10 +84,10 @@ class Foal(nn.Module):
 
 
 def initialise(foal: Foal, *, seed: int) -> None:
-    """Small normal weights, heads at zero, rotary bands as in the released model."""
+    """Small normal weights, heads at zero."""
     generator = torch.Generator().manual_seed(seed)
     bands = foal.transformer.adapter.rope.bands
-    bands.copy_(10000.0 ** (-torch.arange(len(bands)) / len(bands)))
+    bands.copy_(torch.tensor(ROPE_BANDS))
     for name, parameter in foal.named_parameters():
         if "norm" in name or name.endswith("bias") or "final_" in name:
             parameter.data.zero_()

@@ -19,16 +19,16 @@ FIRST_BETA, LAST_BETA = 0.00085, 0.012
 def signal_levels() -> Tensor:
     """float64 [1000]: how much of the signal is left at each noise level, 1 the cleanest, 0 at the last."""
     betas = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, NUM_LEVELS, dtype=torch.float64).square()
-    levels = (1 - betas).cumprod(0).sqrt()
-    shifted: Tensor = (levels - levels[-1]) * levels[0] / (levels[0] - levels[-1])
-    return shifted
+    levels: Tensor = (1 - betas).cumprod(0).sqrt()
+    first, last = levels[0].item(), levels[-1].item()
+    return (levels - last) * (first / (first - last))
 
 
 def start_video(base: Tensor, noise: Tensor, *, noise_level: int) -> Tensor:
     """Base latents [1, C, T, h, w] enlarged to the noise's [1, C, T, H, W] and mixed with it."""
-    enlarged = functional.interpolate(base, size=noise.shape[2:], mode="trilinear", align_corners=True)
+    enlarged: Tensor = functional.interpolate(base, size=noise.shape[2:], mode="trilinear", align_corners=True)
     signal = float(signal_levels()[noise_level])
-    return signal * enlarged + (1 - signal**2) ** 0.5 * noise
+    return enlarged * signal + noise * (1 - signal**2) ** 0.5
 
 
 def start_audio(base: Tensor, noise: Tensor, *, noise_scale: float) -> Tensor:
