@@ -10,6 +10,7 @@ from jobs.cli import COMMANDS
 from jobs.compose import compose_values, defaults, leaves
 from jobs.settings import run_settings
 from jobs.words import read_words
+from model.foal.train import FOAL
 from pipeline.errors import ConfigError
 from pipeline.settings import ClusterSettings, ParallelSettings, RetrySettings
 from pipeline.store import StorageSettings
@@ -133,3 +134,7 @@ def test_the_model_is_whole() -> None:
     model = run_settings(render_values()).model
     assert set(model.sizes["64P"]) == {"1:1", "16:9", "9:16"}
     assert asdict(model.sizes["64P"]["16:9"]) == {"latent_height": 6, "latent_width": 10, "height": 46, "width": 80}
+
+
+def test_the_foal_is_the_one_that_was_trained() -> None:
+    assert run_settings(render_values()).model.transformer == FOAL
