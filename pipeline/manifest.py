@@ -141,11 +141,17 @@ def _read_image(each: str | bytes, folder: ImageFolder) -> ImageRef | BadImage:
 
 
 def _as_py(scalar: pa.Scalar) -> Any:
-    """Some types have values that Python has none for, such as nanoseconds: those as Arrow writes them."""
+    """Moments that Python has no value for (nanoseconds, the year 10000) come as Arrow's text."""
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _as_py(value) for name, value in scalar.items()}
+    if isinstance(scalar, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):  # maps are lists of pairs
+        return [_as_py(value) for value in scalar.values]
     try:
         return scalar.as_py()
-    except (ValueError, ImportError, pa.ArrowException):
-        return str(scalar)
+    except (ValueError, OverflowError):
+        return scalar.cast(pa.string()).as_py()
 
 
 def _json_safe(value: Any) -> Any:

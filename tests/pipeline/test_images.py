@@ -1,0 +1,107 @@
+"""First frames: found below the manifest's folder, judged before anything starts, unchanged when they are used."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.errors import ClipError
+from pipeline.images import load_image
+from tests.manifests import STORAGE, findings, only, picture, read, write
+
+
+def test_an_image_is_found_beside_the_manifest_and_decides_the_ratio(tmp_path: Path) -> None:
+    (tmp_path / "first frames").mkdir()
+    (tmp_path / "first frames" / "图 1#.png").write_bytes(picture(300, 500))
+    columns = {"prompt": ["a"], "image": ["first frames/图 1#.png"], "ratio": ["no such ratio"]}
+    clip = only(read(write(tmp_path, columns)))
+    assert clip.ratio == "9:16"
+    assert clip.image is not None
+    assert (clip.image.height, clip.image.width, clip.image.data) == (500, 300, None)
+    assert clip.image.uri == f"{tmp_path}/first frames/图 1#.png"
+    assert load_image(clip.image, storage=STORAGE) == picture(300, 500)
+
+
+@pytest.mark.parametrize("kind", ["path only", "bytes only", "bytes and path"])
+def test_an_image_of_the_manifest_itself(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    cell = {
+        "path only": {"bytes": None, "path": "./a.png"},
+        "bytes only": {"bytes": picture(), "path": None},
+        "bytes and path": {"bytes": picture(), "path": "was/somewhere/else.png"},
+    }[kind]
+    type_of = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    clip = only(read(write(tmp_path, {"prompt": ["a"], "image": pa.array([cell], type_of)})))
+    assert clip.image is not None
+    assert (clip.image.data is None) == (kind == "path only")
+    assert load_image(clip.image, storage=STORAGE) == picture()
+
+
+def test_an_image_struct_of_two_nulls_is_no_image(tmp_path: Path) -> None:
+    type_of = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cell = pa.array([{"bytes": None, "path": None}], type_of)
+    assert only(read(write(tmp_path, {"prompt": ["a"], "image": cell}))).image is None
+
+
+def test_an_image_lying_on_its_side_is_taken_as_it_is_shown(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a.jpg").write_bytes(picture(500, 300, kind="JPEG", exif=exif))
+    clip = only(read(write(tmp_path, {"prompt": ["a"], "image": ["a.jpg"]})))
+    assert clip.image is not None
+    assert (clip.image.height, clip.image.width, clip.ratio) == (500, 300, "9:16")
+
+
+IMAGES: list[tuple[str, bytes, str]] = [
+    ("empty", b"", "got 0 bytes that do not decode"),
+    ("text", b"not a picture", "got 13 bytes that do not decode"),
+    ("truncated png", picture()[:-60], "bytes that do not decode"),
+    ("truncated jpeg", picture(kind="JPEG")[:-400], "bytes that do not decode"),
+    ("gif", picture(kind="GIF"), "expected a whole JPEG, PNG, WEBP or BMP"),
+    ("small", picture(299, 400), "got 299x400 pixels, expected at least 300 pixels a side"),
+    ("wide", picture(751, 300), "got 751x300 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
+    ("high", picture(300, 751), "got 300x751 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
+    ("huge", picture(8001, 8000, kind="PNG"), "got 8001x8000 pixels, expected at most 64 megapixels"),
+    ("heavy", picture() + bytes(20_000_001), "got 20.0 MB, expected at most 20 MB"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), [image[1:] for image in IMAGES], ids=[image[0] for image in IMAGES])
+@pytest.mark.parametrize("inline", [False, True], ids=["file", "inline"])
+def test_pictures_that_cannot_be_used(tmp_path: Path, content: bytes, message: str, inline: bool) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    cell: Any = {"bytes": content, "path": "a.png"} if inline else "a.png"
+    (line,) = findings(write(tmp_path, {"prompt": ["a"], "image": [cell]}))
+    assert line.startswith("row 0, column image: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("size", [(300, 300), (750, 300), (300, 750)])
+def test_pictures_at_the_limits_can_be_used(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "a.png").write_bytes(picture(*size))
+    assert only(read(write(tmp_path, {"prompt": ["a"], "image": ["a.png"]}))).image is not None
+
+
+def test_a_bad_image_is_said_for_every_row_that_names_it(tmp_path: Path) -> None:
+    path = write(tmp_path, {"prompt": ["a", "b", "c"], "image": ["x.png", None, "x.png"]})
+    assert [line.split(",")[0] for line in findings(path)] == ["row 0", "row 2"]
+
+
+def test_an_image_that_changed_after_the_manifest_was_read(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    clip = only(read(write(tmp_path, {"prompt": ["a"], "image": ["a.png"]})))
+    assert clip.image is not None
+    (tmp_path / "a.png").write_bytes(picture(500, 500))
+    with pytest.raises(ClipError, match=r"a\.png has changed since the manifest was read"):
+        load_image(clip.image, storage=STORAGE)
+
+
+def test_an_images_content_is_part_of_identity_and_its_name_is_not(tmp_path: Path) -> None:
+    for name, content in (("a.png", picture()), ("copy.png", picture()), ("other.png", picture(401, 300))):
+        (tmp_path / name).write_bytes(content)
+    columns = {"prompt": ["p"] * 3, "image": ["a.png", "copy.png", "other.png"]}
+    first, second, third = (clip.clip_id for clip in read(write(tmp_path, columns)).clips)
+    assert second == f"{first}-2"
+    assert not third.startswith(first)
