@@ -66,7 +66,7 @@ class ClusterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
-    """How often what may be tried again. A clip is given up before the groups it kills are: deaths below, losses above."""
+    """How often what may be tried again. A clip is given up before the groups that it kills."""
 
     max_clip_deaths: int = 3  # groups that died with the clip, then it is FAILED
     max_crew_losses: int = 4  # times a group (or encoder, or finisher) is lost in a row, with different clips

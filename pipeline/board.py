@@ -1,0 +1,87 @@
+"""Where every clip of a run is. Each is in exactly one place, and moves only along the arrows:
+
+PENDING -> RENDERING -> RENDERED -> FINISHING -> SUCCEEDED; back to PENDING or RENDERED after a loss; FAILED from any.
+Pure bookkeeping: it decides nothing and waits for nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import islice
+
+from pipeline.fleet import Handle
+from pipeline.types import Clip, ClipFailure
+
+
+class Place(Enum):
+    PENDING = auto()
+    RENDERING = auto()
+    RENDERED = auto()  # its latents wait for a finisher
+    FINISHING = auto()
+    SUCCEEDED = auto()
+    FAILED = auto()
+
+
+MOVES: dict[Place, frozenset[Place]] = {
+    Place.PENDING: frozenset({Place.RENDERING, Place.FAILED}),
+    Place.RENDERING: frozenset({Place.RENDERED, Place.PENDING, Place.FAILED}),
+    Place.RENDERED: frozenset({Place.FINISHING, Place.FAILED}),
+    Place.FINISHING: frozenset({Place.SUCCEEDED, Place.RENDERED, Place.PENDING, Place.FAILED}),
+    Place.SUCCEEDED: frozenset(),
+    Place.FAILED: frozenset(),
+}
+
+
+@dataclass
+class Track:
+    """One clip's way so far."""
+
+    clip: Clip
+    place: Place = Place.PENDING
+    failures: list[ClipFailure] = field(default_factory=list)
+    latents: Handle | None = None  # held from RENDERED until it is recorded
+    attempt: str | None = None  # of the finisher that has it now; answers of any other are void
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage, of the attempt that counts
+
+
+class Board:
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self.tracks = {clip.clip_id: Track(clip) for clip in clips}
+        self._pending = [clip.clip_id for clip in reversed(clips)]  # the next one is last: both ends are cheap
+        self._rendered: list[str] = []
+        self._counts = Counter({Place.PENDING: len(clips)})
+
+    def count(self, *places: Place) -> int:
+        return sum(self._counts[place] for place in places)
+
+    def pending(self, num_clips: int) -> Iterator[Track]:
+        """The first few clips of the queue, in order."""
+        return (self.tracks[clip_id] for clip_id in islice(reversed(self._pending), num_clips))
+
+    def first_rendered(self) -> Track | None:
+        return self.tracks[self._rendered[0]] if self._rendered else None
+
+    def in_place(self, place: Place) -> list[Track]:
+        return [track for track in self.tracks.values() if track.place is place]
+
+    def move(self, track: Track, place: Place, *, behind: int = 0) -> None:
+        """To its next place; back to PENDING, `behind` so many other clips."""
+        if place not in MOVES[track.place]:
+            raise AssertionError(f"clip {track.clip.clip_id} cannot go from {track.place.name} to {place.name}")
+        if track.place is Place.PENDING:
+            from_head = next(n for n, each in enumerate(reversed(self._pending), 1) if each == track.clip.clip_id)
+            del self._pending[-from_head]
+        if track.place is Place.RENDERED:
+            self._rendered.remove(track.clip.clip_id)
+        self._counts[track.place] -= 1
+        self._counts[place] += 1
+        track.place = place
+        if place is Place.PENDING:
+            self._pending.insert(max(len(self._pending) - behind, 0), track.clip.clip_id)
+        if place is Place.RENDERED:
+            self._rendered.append(track.clip.clip_id)
+        if place in (Place.PENDING, Place.SUCCEEDED, Place.FAILED):
+            track.latents = None
+        if place is not Place.FINISHING:
+            track.attempt = None

@@ -1,0 +1,132 @@
+"""What the driver needs of machines, as a Protocol and a few plain values. No Ray, no torch.
+
+A crew is an encoder, a render group or a finisher: it starts, carries out one order at a time, and is lost as one.
+Every verb of a fleet returns at once; what came of it is an event.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, Stage
+
+# A reference to latents or an embedding, wherever they lie. The driver passes it on and never looks inside.
+Handle: TypeAlias = object
+
+CONDITIONS_LOST = "ConditionsLost"  # kind of a failure: the node that held them is gone, whoever asked for them is well
+LATENTS_LOST = "LatentsLost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A prompt, positive or negative, to be embedded."""
+
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A first frame to be encoded at the size of a clip's latents; the same picture and size are the same condition."""
+
+    sha256: str
+    latent_height: int
+    latent_width: int
+    image: ImageRef = field(compare=False, repr=False)
+
+
+Condition: TypeAlias = Text | Picture
+
+
+def conditions_of(clip: Clip) -> dict[str, Condition]:
+    """What a clip is conditioned on, by role: text, negative and, for image-to-video, image."""
+    roles: dict[str, Condition] = {"text": Text(prompt=clip.prompt), "negative": Text(prompt=clip.negative_prompt)}
+    if clip.image is not None:
+        _, _, height, width = clip.shape.video_latent
+        roles["image"] = Picture(sha256=clip.image.sha256, latent_height=height, latent_width=width, image=clip.image)
+    return roles
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOrder:
+    condition: Condition
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOrder:
+    clip: Clip
+    conditions: Mapping[str, Handle]  # by role
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishOrder:
+    clip: Clip
+    attempt: str  # part of the files' names; never used twice
+    latents: Handle
+
+
+Order: TypeAlias = EncodeOrder | RenderOrder | FinishOrder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """The crew takes orders from now on."""
+
+    crew_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The crew's order is carried out: a handle (encode, render) or `Finished`; it takes the next one."""
+
+    crew_id: str
+    result: Handle | Finished
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """The crew is well and takes the next order, but this one failed."""
+
+    crew_id: str
+    failure: ClipFailure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """The crew, and the order it had, are gone; all that was left of it is already removed.
+
+    `fatal` names the error class when starting it again cannot help (wrong weights, storage that says no).
+    """
+
+    crew_id: str
+    reason: str
+    fatal: str | None = None
+
+
+Event: TypeAlias = Ready | Done | Refused | Lost
+
+
+class Fleet(Protocol):
+    """Crews by id. An id keeps its place for a whole run: after `Lost` it may be started again."""
+
+    def crews(self) -> Mapping[str, Stage]:
+        """The crews that fit, and the stage that each serves."""
+        ...
+
+    def start(self, crew_id: str, /) -> None:
+        """Answered by Ready or Lost."""
+        ...
+
+    def offer(self, crew_id: str, order: Order, /) -> None:
+        """Answered by Done, Refused or Lost. Only to a crew that is ready and has no order."""
+        ...
+
+    def wait(self, timeout_s: float, /) -> list[Event]:
+        """Events so far, at once if there are any, else after at most `timeout_s`. Deadlines are checked in here."""
+        ...
+
+    def groups(self) -> tuple[GroupStatus, ...]: ...
+
+    def close(self) -> None:
+        """Ends all crews, whatever they are doing."""
+        ...

@@ -1,0 +1,242 @@
+"""A fleet in one process, with a clock of its own: it really encodes, renders and finishes (bytes, not pictures).
+
+Faults are scheduled by counted events: "the third order of a finisher", "the first start of a group".
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from model.shapes import clip_shape
+from pipeline.errors import StoreError
+from pipeline.fleet import (
+    CONDITIONS_LOST,
+    LATENTS_LOST,
+    Done,
+    EncodeOrder,
+    Event,
+    FinishOrder,
+    Lost,
+    Order,
+    Picture,
+    Ready,
+    Refused,
+    RenderOrder,
+)
+from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, MediaFile, Probe, Stage
+from tests.models import small_model
+
+What = Literal["lose", "lose_start", "refuse", "trip", "store", "inputs"]
+SECONDS: dict[Stage, float] = {"encode": 1.0, "render": 10.0, "finish": 4.0}
+START_S = 3.0
+
+
+def make_clip(clip_id: str, *, row: int = 0, prompt: str | None = None, picture: str | None = None) -> Clip:
+    """A 3 s clip of the small model; its prompt is its own unless one is given."""
+    image = None
+    if picture is not None:
+        digest = hashlib.sha256(picture.encode()).hexdigest()
+        image = ImageRef(uri=None, data=picture.encode(), sha256=digest, height=300, width=400)
+    return Clip(
+        clip_id=clip_id,
+        row=row,
+        prompt=f"a prompt for {clip_id}" if prompt is None else prompt,
+        negative_prompt="blurry",
+        image=image,
+        audio=True,
+        resolution="64P",
+        ratio="16:9",
+        duration_s=3,
+        seed=row,
+        steps=2,
+        guidance=None,
+        priority=0,
+        shape=clip_shape(small_model(), resolution="64P", ratio="16:9", duration_s=3),
+    )
+
+
+def make_clips(count: int) -> tuple[Clip, ...]:
+    return tuple(make_clip(f"clip-{row}", row=row) for row in range(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Happens to the `nth` order (from 0) that a stage is given; `lose_start` to its `nth` start."""
+
+    stage: Stage
+    nth: int
+    what: What
+
+
+@dataclass
+class FakeCrew:
+    stage: Stage
+    state: Literal["down", "starting", "idle", "busy"] = "down"
+    due_s: float = 0.0
+    answer: Event | None = None
+    order: Order | None = None
+    since_s: float = 0.0
+
+
+@dataclass
+class FakeFleet:
+    """Crews of each stage; `poison` are clip ids and prompts that kill whoever takes them on."""
+
+    groups_wanted: int = 1
+    encoders: int = 1
+    finishers: int = 1
+    faults: Sequence[Fault] = ()
+    poison: Collection[str] = ()
+    always_lost: Collection[str] = ()  # crew ids that never come up
+    fatal_start: Mapping[str, str] = field(default_factory=dict)  # crew id -> error class
+    seconds: Mapping[Stage, float] = field(default_factory=lambda: dict(SECONDS))
+    now_s: float = 0.0
+    offers: list[tuple[str, Order]] = field(default_factory=list)
+    starts: list[str] = field(default_factory=list)
+    closed: bool = False
+    most_unfinished: int = 0
+
+    def __post_init__(self) -> None:
+        counts: dict[Stage, int] = {"encode": self.encoders, "render": self.groups_wanted, "finish": self.finishers}
+        self._crews = {f"{stage}-{n}": FakeCrew(stage) for stage, count in counts.items() for n in range(count)}
+        self._orders: Counter[Stage] = Counter()
+        self._starts: Counter[Stage] = Counter()
+        self._unfinished = 0
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def crews(self) -> Mapping[str, Stage]:
+        return {crew_id: crew.stage for crew_id, crew in self._crews.items()}
+
+    def start(self, crew_id: str, /) -> None:
+        crew = self._crews[crew_id]
+        assert crew.state == "down", f"{crew_id} is {crew.state}"
+        fault = self._fault(crew.stage, self._starts[crew.stage], "lose_start")
+        self._starts[crew.stage] += 1
+        self.starts.append(crew_id)
+        answer: Event = Ready(crew_id=crew_id)
+        if fault or crew_id in self.always_lost or crew_id in self.fatal_start:
+            answer = Lost(crew_id=crew_id, reason="did not come up", fatal=self.fatal_start.get(crew_id))
+        self._begin(crew, "starting", START_S, answer)
+
+    def offer(self, crew_id: str, order: Order, /) -> None:
+        crew = self._crews[crew_id]
+        assert crew.state == "idle", f"{crew_id} is {crew.state}"
+        fault = self._fault(crew.stage, self._orders[crew.stage], "lose", "refuse", "trip", "store", "inputs")
+        self._orders[crew.stage] += 1
+        self.offers.append((crew_id, order))
+        crew.order, crew.since_s = order, self.now_s
+        self._begin(crew, "busy", self.seconds[crew.stage], self._answer(crew_id, crew, order, fault))
+
+    def wait(self, timeout_s: float, /) -> list[Event]:
+        waiting = [crew for crew in self._crews.values() if crew.answer is not None]
+        due_s = min((crew.due_s for crew in waiting), default=self.now_s + timeout_s)
+        if due_s > self.now_s + timeout_s:
+            self.now_s += timeout_s
+            return []
+        self.now_s = max(self.now_s, due_s)
+        return [self._end(crew) for crew in waiting if crew.due_s <= self.now_s]
+
+    def groups(self) -> tuple[GroupStatus, ...]:
+        return tuple(
+            GroupStatus(group_id=crew_id, state="busy" if crew.state == "busy" else "ready")
+            for crew_id, crew in self._crews.items()
+            if crew.stage == "render"
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _fault(self, stage: Stage, nth: int, *kinds: What) -> What | None:
+        return next((f.what for f in self.faults if (f.stage, f.nth) == (stage, nth) and f.what in kinds), None)
+
+    def _begin(self, crew: FakeCrew, state: Literal["starting", "busy"], seconds: float, answer: Event) -> None:
+        crew.state, crew.due_s, crew.answer = state, self.now_s + seconds, answer
+
+    def _end(self, crew: FakeCrew) -> Event:
+        answer = crew.answer
+        assert answer is not None
+        if isinstance(answer, Done) and crew.stage == "render":
+            self._unfinished += 1
+            self.most_unfinished = max(self.most_unfinished, self._unfinished)
+        if isinstance(answer, Done) and crew.stage == "finish":
+            self._unfinished -= 1
+        crew.state = "down" if isinstance(answer, Lost) else "idle"
+        crew.answer = crew.order = None
+        return answer
+
+    def _answer(self, crew_id: str, crew: FakeCrew, order: Order, fault: What | None) -> Event:
+        stage = crew.stage
+        names = (
+            {order.condition.sha256 if isinstance(order.condition, Picture) else order.condition.prompt}
+            if (isinstance(order, EncodeOrder))
+            else {order.clip.clip_id}
+        )
+        if fault == "lose" or names & set(self.poison):
+            return Lost(crew_id=crew_id, reason="killed")
+        if fault is not None:
+            kinds = {"refuse": "ClipError", "trip": "RuntimeError", "store": "StoreError", "inputs": LATENTS_LOST}
+            kind = CONDITIONS_LOST if fault == "inputs" and stage == "render" else kinds[fault]
+            retriable = fault in ("trip", "inputs")
+            return Refused(
+                crew_id=crew_id, failure=ClipFailure(stage=stage, kind=kind, message=fault, retriable=retriable)
+            )
+        return Done(crew_id=crew_id, result=_carry_out(order), seconds=self.seconds[stage])
+
+
+def _carry_out(order: Order) -> object:
+    """What the real actors would make, in a few bytes."""
+    if isinstance(order, EncodeOrder):
+        each = order.condition
+        return hashlib.sha256((each.sha256 if isinstance(each, Picture) else each.prompt).encode()).digest()
+    if isinstance(order, RenderOrder):
+        parts = [role.encode() + _bytes(handle) for role, handle in sorted(order.conditions.items())]
+        return hashlib.sha256(b"".join([str(order.clip.seed).encode(), *parts])).digest()
+    return finished(order)
+
+
+def finished(order: FinishOrder) -> Finished:
+    data = _bytes(order.latents)
+    name = f"clips/{order.clip.clip_id}.{order.attempt}.mp4"
+    file = MediaFile(name=name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    probe = Probe(
+        width=80, height=46, num_frames=36, fps=12.0, video_duration_s=3.0, audio_duration_s=3.0, sample_rate_hz=24000
+    )
+    return Finished(attempt=order.attempt, files={"mp4": file}, probe=probe, seconds={"decode": 1.0})
+
+
+def _bytes(handle: object) -> bytes:
+    assert isinstance(handle, bytes), f"not a handle of this fleet: {handle!r}"
+    return handle
+
+
+@dataclass
+class MemoryRecorder:
+    """Keeps records in memory and refuses what must not happen; the `broken_at`-th write is refused by storage."""
+
+    broken_at: int | None = None
+    records: dict[str, Finished] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, list[ClipFailure]] = field(default_factory=dict)
+    writes: int = 0
+
+    def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
+        self._write()
+        assert clip.clip_id not in self.records
+        assert clip.clip_id not in self.failures
+        assert seconds["render"] > 0
+        self.records[clip.clip_id], self.attempts[clip.clip_id] = finished, num_attempts
+
+    def fail(self, clip: Clip, *, failures: Sequence[ClipFailure]) -> None:
+        self._write()
+        assert clip.clip_id not in self.records
+        assert clip.clip_id not in self.failures
+        self.failures[clip.clip_id] = list(failures)
+
+    def _write(self) -> None:
+        self.writes += 1
+        if self.broken_at is not None and self.writes > self.broken_at:
+            raise StoreError("cannot write: no space left")

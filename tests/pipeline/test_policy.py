@@ -1,0 +1,78 @@
+"""The table at the head of policy.py, row by row."""
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.policy import Streaks, Verdict, judge, overdue, places_behind
+from pipeline.settings import ClusterSettings, RetrySettings
+from pipeline.types import ClipFailure, Stage
+
+RETRY = RetrySettings(max_clip_deaths=3, max_crew_losses=4, max_encode_attempts=2, max_finish_attempts=2)
+
+
+def failure(stage: Stage, kind: str = "GroupLost", *, retriable: bool = True) -> ClipFailure:
+    return ClipFailure(stage=stage, kind=kind, message="why", retriable=retriable)
+
+
+@pytest.mark.parametrize(
+    ("history", "verdict"),
+    [
+        ([failure("render")] * 2, Verdict.RETRY),
+        ([failure("render")] * 3, Verdict.FAIL),
+        ([failure("finish", "CrewLost")], Verdict.RETRY),
+        ([failure("finish", "CrewLost")] * 2, Verdict.FAIL),
+        ([failure("encode", "CrewLost")] * 2, Verdict.FAIL),
+        # Each stage counts for itself.
+        ([failure("render")] * 2 + [failure("finish", "RuntimeError")], Verdict.RETRY),
+        ([failure("finish", "EncodeError", retriable=False)], Verdict.FAIL),
+        ([failure("render", "ClipError", retriable=False)], Verdict.FAIL),
+        ([failure("finish", "StoreError", retriable=False)], Verdict.STOP),
+        # Storage that says no is the run's matter, however often the clip failed before.
+        ([failure("finish", "CrewLost"), failure("finish", "StoreError")], Verdict.STOP),
+        ([failure("encode", "WeightsError", retriable=False)], Verdict.STOP),
+    ],
+)
+def test_a_clips_history_decides_what_becomes_of_it(history: list[ClipFailure], verdict: Verdict) -> None:
+    assert judge(history, RETRY) is verdict
+
+
+def test_the_same_suspect_counts_once_and_different_ones_add_up() -> None:
+    streaks = Streaks(RETRY)
+    assert all(streaks.lost("group-0", "poisonous") for _ in range(10))
+    assert [streaks.lost("group-0", clip) for clip in ("b", "c", "d")] == [True, True, False]
+
+
+def test_each_loss_without_a_suspect_counts() -> None:
+    streaks = Streaks(RETRY)
+    assert [streaks.lost("group-0", None) for _ in range(4)] == [True, True, True, False]
+
+
+def test_work_done_ends_a_streak_of_that_crew_alone() -> None:
+    streaks = Streaks(RETRY)
+    for crew_id in ("group-0", "group-1"):
+        for clip in ("a", "b", "c"):
+            streaks.lost(crew_id, clip)
+    streaks.worked("group-0")
+    assert streaks.lost("group-0", "d")
+    assert not streaks.lost("group-1", "d")
+
+
+def test_a_poisonous_clip_is_dropped_before_its_group() -> None:
+    with pytest.raises(ConfigError, match=r"max_crew_losses is 3, expected more than retry\.max_clip_deaths \(3\)"):
+        RetrySettings(max_clip_deaths=3, max_crew_losses=3)
+
+
+def test_a_requeued_clip_lets_enough_others_pass_to_tell_it_from_a_broken_group() -> None:
+    streaks = Streaks(RETRY)
+    streaks.lost("group-0", "first")
+    survivors = [streaks.lost("group-0", f"other-{n}") for n in range(places_behind(RETRY))]
+    assert survivors[-1] is False, "the group must reach its cap before the first clip is tried again"
+
+
+def test_a_group_is_overdue_by_its_step_or_by_its_clip() -> None:
+    settings = ClusterSettings(step_timeout_s=10, clip_timeout_s=100)
+    assert overdue(order_s=99, step_s=9, step="step 3 of 8", settings=settings) is None
+    assert "no step for 11 s after step 3 of 8" in (
+        overdue(order_s=50, step_s=11, step="step 3 of 8", settings=settings) or ""
+    )
+    assert "not done after 101 s" in (overdue(order_s=101, step_s=1, step="step 7 of 8", settings=settings) or "")
