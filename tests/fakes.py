@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.shapes import clip_shape
 from pipeline.errors import StoreError
 from pipeline.fleet import (
     CONDITIONS_LOST,
@@ -26,7 +25,7 @@ from pipeline.fleet import (
     RenderOrder,
 )
 from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, MediaFile, Probe, Stage
-from tests.models import small_model
+from tests import clips
 
 What = Literal["lose", "lose_start", "refuse", "trip", "store", "inputs"]
 SECONDS: dict[Stage, float] = {"encode": 1.0, "render": 10.0, "finish": 4.0}
@@ -39,22 +38,8 @@ def make_clip(clip_id: str, *, row: int = 0, prompt: str | None = None, picture:
     if picture is not None:
         digest = hashlib.sha256(picture.encode()).hexdigest()
         image = ImageRef(uri=None, data=picture.encode(), sha256=digest, height=300, width=400)
-    return Clip(
-        clip_id=clip_id,
-        row=row,
-        prompt=f"a prompt for {clip_id}" if prompt is None else prompt,
-        negative_prompt="blurry",
-        image=image,
-        audio=True,
-        resolution="64P",
-        ratio="16:9",
-        duration_s=3,
-        seed=row,
-        steps=2,
-        guidance=None,
-        priority=0,
-        shape=clip_shape(small_model(), resolution="64P", ratio="16:9", duration_s=3),
-    )
+    own = f"a prompt for {clip_id}" if prompt is None else prompt
+    return clips.make_clip(clip_id, row=row, seed=row, prompt=own, negative_prompt="blurry", image=image)
 
 
 def make_clips(count: int) -> tuple[Clip, ...]:

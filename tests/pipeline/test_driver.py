@@ -116,7 +116,7 @@ def test_groups_pause_while_latents_pile_up() -> None:
 
 
 def test_conditions_are_made_a_bounded_number_of_clips_ahead() -> None:
-    fleet = FakeFleet(seconds={"encode": 0.1, "render": 100, "finish": 1})
+    fleet = FakeFleet(seconds={"encode": 0.1, "render": 10, "finish": 1})
     ahead: list[int] = []
 
     def observe(snapshot: Snapshot) -> None:
