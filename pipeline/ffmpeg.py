@@ -21,6 +21,7 @@ from pipeline.errors import EncodeError
 from pipeline.types import MediaSettings
 
 STDERR_CHARS = 2000
+LAST_WORDS_S = 2.0  # between closing its stdin and its end, a process that gives up says why
 # RGB is what the codec decodes. Delivered: BT.709, limited range, converted so and tagged so; the two must agree or
 # players show shifted colours. swscale's accurate paths cost little beside x264.
 TO_YUV = {
@@ -109,8 +110,11 @@ class FrameEncoder:
             timer.cancel()
 
     def _failure(self) -> EncodeError:
-        self._process.kill()
-        code = self._process.wait(timeout=self._stall_s)
+        try:
+            code = self._process.wait(timeout=LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait(timeout=self._stall_s)
         if self._stalled:
             return EncodeError(f"ffmpeg made no progress for {self._stall_s:g} s and was killed")
         self._stderr.seek(0)
