@@ -49,7 +49,7 @@ def _check_record(store: Store, key: str) -> Iterator[VerifyFinding]:
     if record.key != key:
         yield VerifyFinding(record=key, file="", got=f"the record of {record.key}", expected="its own name")
     for kind in sorted(_expected_kinds(record) - record.finished.files.keys()):
-        yield VerifyFinding(record=key, file="", got=f"no {kind}", expected=f"a {kind}")
+        yield VerifyFinding(record=key, file="", got=f"no {kind}", expected="one")
     for kind in sorted(record.finished.files):
         yield from _check_file(store, key, record.finished.files[kind])
 

@@ -1,0 +1,163 @@
+"""What a run leaves for readers: the manifest's columns letter for letter, ours beside them, and the run's summary."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.manifest import Manifest
+from pipeline.results import Outcome, RunFacts, free_prefix, results_table, write_results, write_run
+from pipeline.store import open_store
+from pipeline.types import Clip
+from tests.clips import make_clip, make_record
+from tests.manifests import read, write
+
+FACTS = RunFacts(
+    run_id="20261120-abc",
+    manifest="/in/m.parquet",
+    output="/out",
+    model="small",
+    model_hash="m" * 16,
+    started_at=datetime(2026, 11, 20, 12, 0, tzinfo=timezone(timedelta(hours=2))),
+    ended_at=None,
+    settings={"media": {"crf": 18}, "storage": {"endpoint_url": None}},
+    versions={"torch": "2.13.0"},
+)
+
+
+def manifest_of(table: pa.Table) -> Manifest:
+    clips = tuple(make_clip(f"c{row}", row=row) for row in range(table.num_rows))
+    return Manifest(uri="m", clips=clips, table=table)
+
+
+def written(folder: Path, manifest: Manifest, outcomes: dict[str, Outcome]) -> pa.Table:
+    store = open_store(str(folder / "out"))
+    write_results(store, manifest, outcomes)
+    return pq.read_table(pa.BufferReader(store.get("results.parquet")))
+
+
+def succeeded(clip: Clip, **changes: Any) -> Outcome:
+    return Outcome(state="SUCCEEDED", record=make_record(clip, **changes))
+
+
+def test_each_row_says_how_its_clip_stands(tmp_path: Path) -> None:
+    columns = {
+        "prompt": ["one", "two", "three", "four"],
+        "clip_id": ["s", "f", "p", "m"],
+        "seed": [5, None, 7, 8],
+        "audio": [True, True, True, False],
+        "case": ["一", None, "“三”\n", ""],
+    }
+    manifest = read(write(tmp_path, columns))
+    clips = {clip.clip_id: clip for clip in manifest.clips}
+    outcomes = {
+        "s": succeeded(clips["s"], num_attempts=2),
+        "f": Outcome(state="FAILED", error="EncodeError: no"),
+        "m": succeeded(clips["m"]),
+    }
+    rows = written(tmp_path, manifest, outcomes).to_pylist()
+    assert [row["render_state"] for row in rows] == ["SUCCEEDED", "FAILED", "PENDING", "SUCCEEDED"]
+    assert [row["case"] for row in rows] == columns["case"]
+    done, failed, pending, mute = rows
+    assert done["render_mp4"] == "clips/s.0a1b2c3d.mp4"
+    assert done["render_wav"] == "clips/s.0a1b2c3d.wav"
+    assert done["render_poster"] == "clips/s.0a1b2c3d.jpg"
+    assert done["render_record"] == f"records/s.{'f' * 16}.json"
+    assert (done["render_attempt"], done["render_num_attempts"]) == ("0a1b2c3d", 2)
+    assert dict(done["render_seconds"])["render"] == 2.5
+    assert (done["render_width"], done["render_height"], done["render_num_frames"]) == (80, 46, 36)
+    assert (failed["render_error"], failed["render_mp4"], failed["seed"]) == ("EncodeError: no", None, None)
+    assert failed["render_seed"] == clips["f"].seed, "the seed that was derived"
+    assert (pending["render_error"], pending["render_record"]) == (None, None)
+    assert mute["render_wav"] is None
+
+
+def test_every_column_of_the_manifest_comes_back_unchanged(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "prompt": pa.array(["红", "“q”\n\t\\"], pa.large_string()),
+            "state": ["mine", "too"],
+            "seconds": pa.array([1, None], pa.int8()),
+            "when": pa.array([1, None], pa.timestamp("ns", "Asia/Shanghai")),
+            "deep": pa.array([[{"a": b"\x00"}], None], pa.list_(pa.struct([("a", pa.binary())]))),
+            "kind": pa.array(["x", "y"], pa.string()).dictionary_encode(),
+        }
+    ).replace_schema_metadata({b"theirs": b"kept"})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    as_read = pq.read_table(pa.BufferReader(buffer.getvalue()))
+    results = written(tmp_path, manifest_of(as_read), {})
+    assert results.column_names[: table.num_columns] == table.column_names
+    assert results.select(table.column_names).equals(as_read)
+    assert results.schema.metadata[b"theirs"] == b"kept"
+    assert results.schema.metadata[b"happyhorse.prefix"] == b"render_"
+
+
+def test_results_can_be_a_manifest_again_and_again(tmp_path: Path) -> None:
+    """Its `render_...` columns are carried like any other; the new ones get a prefix of their own."""
+    manifest = read(write(tmp_path, {"prompt": ["a", "b"]}))
+    for turn, prefix in enumerate(("render_", "render2_", "render3_")):
+        (tmp_path / str(turn)).mkdir()
+        results = written(tmp_path / str(turn), manifest, {})
+        assert results.schema.metadata[b"happyhorse.prefix"].decode() == prefix
+        assert results[f"{prefix}state"].to_pylist() == ["PENDING", "PENDING"]
+        assert len(set(results.column_names)) == len(results.column_names)
+        manifest = read(write(tmp_path, results))
+        assert [clip.prompt for clip in manifest.clips] == ["a", "b"]
+
+
+@given(st.lists(st.sampled_from(["render_x", "render2_state", "render", "renders_", "render_2"])))
+def test_no_column_of_theirs_begins_with_our_prefix(columns: list[str]) -> None:
+    prefix = free_prefix(columns)
+    assert not any(name.startswith(prefix) for name in columns)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.text(), st.one_of(st.none(), st.text())), min_size=1, max_size=5))
+def test_prompts_and_notes_come_back_letter_for_letter(rows: list[tuple[str, str | None]]) -> None:
+    table = pa.table({"prompt": [prompt for prompt, _ in rows], "note": pa.array([n for _, n in rows], pa.string())})
+    buffer = io.BytesIO()
+    pq.write_table(results_table(manifest_of(table), {}), buffer)
+    back = pq.read_table(pa.BufferReader(buffer.getvalue()))
+    assert back["prompt"].to_pylist() == [prompt for prompt, _ in rows]
+    assert back["note"].to_pylist() == [note for _, note in rows]
+
+
+def test_the_summary_counts_and_names_what_failed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    clips = [make_clip(name) for name in "abcd"]
+    outcomes = {
+        "a": succeeded(clips[0]),
+        "b": Outcome(state="FAILED", error="GroupLost: 坏 three times"),
+        "c": Outcome(state="RUNNING"),
+    }
+    write_run(store, FACTS, clips=clips, outcomes=outcomes)
+    run = json.loads(store.get("run.json"))
+    assert run["states"] == {"PENDING": 1, "RUNNING": 1, "SUCCEEDED": 1, "FAILED": 1, "CANCELED": 0}
+    assert run["failures"] == {"b": "GroupLost: 坏 three times"}
+    assert (run["run_id"], run["num_clips"], run["manifest"]) == ("20261120-abc", 4, "/in/m.parquet")
+    assert (run["started_at"], run["ended_at"]) == ("2026-11-20T10:00:00+00:00", None)
+    assert run["settings"]["media"] == {"crf": 18}
+    assert run["versions"] == {"torch": "2.13.0"}
+    assert datetime.now(UTC) - datetime.fromisoformat(run["written_at"]) < timedelta(minutes=1)
+
+
+def test_both_are_rewritten_whole(tmp_path: Path) -> None:
+    manifest = read(write(tmp_path, {"prompt": ["a"], "clip_id": ["a"]}))
+    assert written(tmp_path, manifest, {})["render_state"].to_pylist() == ["PENDING"]
+    again = written(tmp_path, manifest, {"a": succeeded(manifest.clips[0])})
+    assert again["render_state"].to_pylist() == ["SUCCEEDED"]
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED"])
+def test_success_and_a_record_go_together(state: Any) -> None:
+    record = make_record(make_clip()) if state == "FAILED" else None
+    with pytest.raises(ValueError, match=f"state {state} with"):
+        Outcome(state=state, record=record)
