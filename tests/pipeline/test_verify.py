@@ -37,7 +37,10 @@ def deliver(store: Store, clip_id: str, *, audio: bool = True) -> ClipRecord:
 @pytest.fixture(params=["disk", "moto", pytest.param("swift", marks=pytest.mark.s3)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     place = str(tmp_path) if request.param == "disk" else request.getfixturevalue(f"{request.param}_s3")
-    store = open_store(f"{place}/out")
+    return filled(open_store(f"{place}/out"))
+
+
+def filled(store: Store) -> Store:
     for clip_id in "abc":
         deliver(store, clip_id, audio=clip_id != "b")
     return store
@@ -89,7 +92,8 @@ DAMAGE: dict[str, tuple[Callable[[Store], object], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_one_finding(store: Store, damage: Callable[[Store], object], message: str) -> None:
+def test_damage_is_one_finding(tmp_path: Path, damage: Callable[[Store], object], message: str) -> None:
+    store = filled(open_store(str(tmp_path)))
     damage(store)
     (finding,) = verify_output(store)
     assert re.search(message, str(finding)), str(finding)
@@ -113,7 +117,8 @@ def test_what_cannot_be_listed_is_an_error_not_a_finding(moto_s3: str) -> None:
         verify_output(open_store("s3://no-such-bucket"))
 
 
-def test_files_that_no_record_names_do_not_matter(store: Store) -> None:
+def test_files_that_no_record_names_do_not_matter(tmp_path: Path) -> None:
     """They are what a killed attempt leaves: for `audit` to count."""
+    store = filled(open_store(str(tmp_path)))
     store.put("clips/a.99999999.mp4", b"half")
     assert verify_output(store) == []
