@@ -1,4 +1,4 @@
-"""Times the demo from a cold start, `make bench`: whole command, clips an hour, and seconds a clip spends in each stage.
+"""Times the demo from a cold start (`make bench`): whole command, clips an hour, and seconds of a clip in each stage.
 
 Writes bench.json, so that a change can be shown before and after, side by side. Words are passed on to `render`:
 `make bench ARGS="parallel=tp1"`.
