@@ -1,0 +1,43 @@
+"""A model that can go through all stages, and random weights for it. Its pictures are noise."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from model.codecs.foal import FoalVideoCodec
+from model.config import ModelConfig
+from model.text import FoalTextEncoder
+from model.transformer import Transformer
+from tests.models import small_model
+
+WORDS = ("a", "red", "blue", "ball", "square", "moves", "left", "right", "prompt", "for")
+
+
+def noise_model() -> ModelConfig:
+    """The small model with what the foal's codecs and text encoder need."""
+    model = small_model("noise")
+    transformer = dataclasses.replace(
+        model.transformer, num_layers=2, mm_layers=(0,), audio_in_channels=64, text_in_channels=48
+    )
+    return dataclasses.replace(model, transformer=transformer)
+
+
+def write_weights(folder: Path, model: ModelConfig) -> Path:
+    """base/, codec/ and text/ below `folder`, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        transformer = Transformer(model.transformer)
+    codec = FoalVideoCodec(model.transformer.video_latent_channels)
+    text = FoalTextEncoder(WORDS, channels=model.transformer.text_in_channels)
+    for part, module in (("base", transformer), ("codec", codec), ("text", text)):
+        (folder / part).mkdir(parents=True)
+        state = {
+            name: (torch.randn(tensor.shape, generator=generator) * 0.05).to(tensor.dtype)
+            for name, tensor in module.state_dict().items()
+        }
+        metadata = {"vocabulary": json.dumps(WORDS)} if part == "text" else None
+        save_file(state, folder / part / "model.safetensors", metadata=metadata)
+    return folder
