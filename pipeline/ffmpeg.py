@@ -23,7 +23,7 @@ from pipeline.types import MediaSettings
 STDERR_CHARS = 2000
 LAST_WORDS_S = 2.0  # between closing its stdin and its end, a process that gives up says why
 # RGB is what the codec decodes. Delivered: BT.709, limited range, converted so and tagged so; the two must agree or
-# players show shifted colours. swscale's accurate paths cost little beside x264.
+# players show shifted colours. The encoder takes the tags from the frames; swscale's accurate paths cost little.
 TO_YUV = {
     "in_range": "pc",
     "out_range": "tv",
@@ -154,10 +154,6 @@ def _mp4_options(shape: ClipShape, settings: MediaSettings, *, sound: bool) -> d
         "preset": settings.preset,
         "threads:v": settings.x264_threads,
         "pix_fmt": "yuv420p",
-        "color_range": "tv",
-        "color_primaries": "bt709",
-        "color_trc": "bt709",
-        "colorspace": "bt709",
         "frames:v": shape.num_frames,
         "movflags": "+faststart",
         **_BIT_EXACT,

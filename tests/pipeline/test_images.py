@@ -42,7 +42,8 @@ def test_an_image_of_the_manifest_itself(tmp_path: Path, kind: str) -> None:
 def test_an_image_struct_of_two_nulls_is_no_image(tmp_path: Path) -> None:
     type_of = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     cell = pa.array([{"bytes": None, "path": None}], type_of)
-    assert only(read(write(tmp_path, {"prompt": ["a"], "image": cell}))).image is None
+    clip = only(read(write(tmp_path, {"prompt": ["a"], "image": cell, "ratio": ["9:16"]})))
+    assert (clip.image, clip.ratio) == (None, "9:16")
 
 
 def test_an_image_lying_on_its_side_is_taken_as_it_is_shown(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Delivered files are exactly what was asked for: size, frames, colours, sound, and the same bytes every time."""
 
 import os
+import re
 import time
 import wave
 from collections.abc import Iterator
@@ -133,6 +134,8 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         contents.append({kind: path.read_bytes() for kind, path in files.items()})
         time.sleep(1.1)  # mp4 keeps time in seconds
     assert contents[0] == contents[1]
+    for kind, content in contents[0].items():
+        assert not re.search(rb"Lav[cf]\d", content), f"{kind} names the version of its encoder"
 
 
 def test_how_frames_are_cut_into_windows_does_not_matter(tmp_path: Path) -> None:
