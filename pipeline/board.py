@@ -50,6 +50,7 @@ class Board:
         self.tracks = {clip.clip_id: Track(clip) for clip in clips}
         self._pending = [clip.clip_id for clip in reversed(clips)]  # the next one is last: both ends are cheap
         self._rendered: list[str] = []
+        self._in_flight: dict[str, None] = {}  # in the order in which they left the queue
         self._counts = Counter({Place.PENDING: len(clips)})
 
     def count(self, *places: Place) -> int:
@@ -61,6 +62,9 @@ class Board:
 
     def first_rendered(self) -> Track | None:
         return self.tracks[self._rendered[0]] if self._rendered else None
+
+    def in_flight(self) -> tuple[str, ...]:
+        return tuple(self._in_flight)
 
     def in_place(self, place: Place) -> list[Track]:
         return [track for track in self.tracks.values() if track.place is place]
@@ -83,5 +87,8 @@ class Board:
             self._rendered.append(track.clip.clip_id)
         if place in (Place.PENDING, Place.SUCCEEDED, Place.FAILED):
             track.latents = None
+            self._in_flight.pop(track.clip.clip_id, None)
+        else:
+            self._in_flight[track.clip.clip_id] = None
         if place is not Place.FINISHING:
             track.attempt = None

@@ -252,8 +252,7 @@ class Driver:
             return True
         if self.stop_at is None:
             return False
-        in_flight = self.board.count(Place.RENDERING, Place.RENDERED, Place.FINISHING)
-        return not in_flight or self.clock() >= self.stop_at
+        return not self.board.in_flight() or self.clock() >= self.stop_at
 
     def _obey_signal(self) -> None:
         if self.signal.count == 1 and self.stop_at is None:
@@ -282,7 +281,7 @@ class Driver:
             num_clips=len(self.board.tracks),
             num_succeeded=self.board.count(Place.SUCCEEDED),
             num_failed=self.board.count(Place.FAILED),
-            num_running=self.board.count(Place.RENDERING, Place.RENDERED, Place.FINISHING),
+            in_flight=self.board.in_flight(),
             cost=self.cost,
             cost_done=self.cost_done + in_work,
             working_s=now - self.working_since if self.working_since is not None else 0.0,

@@ -15,7 +15,7 @@ class Snapshot:
     num_clips: int  # to be rendered in this run
     num_succeeded: int
     num_failed: int
-    num_running: int  # rendering, waiting for a finisher or being finished
+    in_flight: tuple[str, ...]  # clips that render, wait for a finisher or are being finished
     cost: int  # of all clips of this run
     cost_done: float  # of those that have left the groups, and of the steps that the others have behind them
     working_s: float  # since the first group was ready; 0 before

@@ -299,7 +299,7 @@ def _as_data(stage: Stage, make: Callable[[], Made]) -> Made | ClipFailure:
         return make()
     except (ClipError, StoreError) as error:
         return _failure(stage, error, kind=type(error).__name__)
-    except Exception as error:  # noqa: BLE001  # the worker's translation of anything into data
+    except Exception as error:  # the worker's translation of anything into data
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return _failure(stage, error, kind="StoreError")
         log.exception("%s failed oddly", stage)  # the whole story, in this process's log

@@ -1,7 +1,10 @@
 """The driver over a fleet in this process: the ways clips go, and that every schedule of faults ends."""
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from tests.fakes import FakeFleet, Fault, MemoryRecorder, What, make_clip, make_
 
 CLUSTER = ClusterSettings(stop_grace_s=100)
 RETRY = RetrySettings()
+ROOT = Path(__file__).parents[2]
 MOST_TURNS = 5_000  # of the loop: a run that has not ended by then never will
 
 
@@ -245,7 +249,7 @@ def test_conditions_that_went_down_are_made_again() -> None:
 
 def stop_at(num_succeeded: int, signal: StopSignal, *, count: int) -> Callable[[Snapshot], None]:
     def observe(snapshot: Snapshot) -> None:
-        if snapshot.num_succeeded >= num_succeeded and snapshot.num_running:
+        if snapshot.num_succeeded >= num_succeeded and snapshot.in_flight:
             signal.count = max(signal.count, count)
 
     return observe
@@ -272,6 +276,16 @@ def test_the_grace_time_ends() -> None:
     fleet, signal = FakeFleet(seconds={"encode": 1, "render": 10, "finish": 1000}), StopSignal()
     drive(make_clips(3), fleet, signal=signal, observe=stop_at(0, signal, count=1))
     assert fleet.now_s < 150  # 100 s of grace, not the finisher's 1000
+
+
+def test_the_driver_needs_neither_ray_nor_torch() -> None:
+    """Imported for real, with both made impossible to import."""
+    script = (
+        "import sys\nfor name in ('ray', 'torch', 'hydra', 'omegaconf'): sys.modules[name] = None\n"
+        "import pipeline.driver, pipeline.progress, pipeline.settings\nprint('imported')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "imported\n", done.stderr
 
 
 def test_neighbours_and_order_do_not_change_what_a_clip_is_made_of() -> None:

@@ -1,0 +1,117 @@
+"""Makes a run's outcome durable: a record or a failure for each clip, and now and then the results that people read.
+
+Results are written in the background while the run lasts, so that no group waits for them; the last ones are not.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pipeline.errors import StoreError
+from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
+from pipeline.manifest import Manifest
+from pipeline.plan import Plan
+from pipeline.results import Outcome, RunFacts, write_results, write_run
+from pipeline.store import Store
+from pipeline.types import Clip, ClipFailure, Finished, MediaSettings
+
+SUCCESS_KEY = "_SUCCESS.json"
+RESULTS_PERIOD_S = 60.0
+log = logging.getLogger(__name__)
+
+
+class RunRecorder:
+    """The `Recorder` of a real run, over its output."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        manifest: Manifest,
+        plan: Plan,
+        facts: RunFacts,
+        media: MediaSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store, self.manifest, self.plan, self.facts, self.media = store, manifest, plan, facts, media
+        self.ledger = Ledger(store)
+        self.outcomes: dict[str, Outcome] = {}
+        self._clock = clock
+        self._written_at = clock()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
+        self._writing: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Knows again what earlier runs left. An output that has work left is no success any more."""
+        keys = {clip.clip_id: record_key(clip.clip_id, self.plan.hashes[clip.clip_id]) for clip in self.plan.done}
+        records = self.ledger.read_records(keys.values())
+        for clip_id, key in keys.items():
+            self.outcomes[clip_id] = Outcome(state="SUCCEEDED", record=records[key])
+        for clip in self.plan.given_up:
+            reason = "gave up in an earlier run (retry.failed=true tries again)"
+            self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=reason)
+        if self.plan.to_render or self.plan.given_up:
+            self.store.delete(SUCCESS_KEY)
+
+    def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
+        record = ClipRecord(
+            clip_id=clip.clip_id,
+            settings_hash=self.plan.hashes[clip.clip_id],
+            seed=clip.seed,
+            model=self.facts.model,
+            model_hash=self.facts.model_hash,
+            finished=finished,
+            num_attempts=num_attempts,
+            seconds=seconds,
+            settings=deciding_values(clip, model_hash=self.facts.model_hash, media=self.media),
+            row=self.manifest.row(clip),
+        )
+        if not self.ledger.record(record):
+            log.warning("clip %s was recorded by somebody else; attempt %s is void", clip.clip_id, finished.attempt)
+            record = self.ledger.read_record(record.key)
+        self.outcomes[clip.clip_id] = Outcome(state="SUCCEEDED", record=record)
+
+    def fail(self, clip: Clip, *, failures: Sequence[ClipFailure]) -> None:
+        newest = failures[-1]
+        self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=f"{newest.stage}: {newest.message}")
+        hashed = self.plan.hashes[clip.clip_id]
+        self.ledger.fail(clip.clip_id, settings_hash=hashed, failures=failures, row=self.manifest.row(clip))
+
+    def refresh(self, in_flight: Sequence[str]) -> None:
+        """Rewrites the results if the last time is long enough ago. Storage's refusal is no reason to stop: not yet."""
+        if self._clock() - self._written_at < RESULTS_PERIOD_S or (self._writing and not self._writing.done()):
+            return
+        self._written_at = self._clock()
+        self._look_back()
+        outcomes = {clip_id: Outcome(state="RUNNING") for clip_id in in_flight} | self.outcomes
+        self._writing = self._writer.submit(self._write, outcomes, self.facts)
+
+    def close(self) -> None:
+        """The last results, and the mark of success when every row has a record."""
+        self._writer.shutdown(wait=True)
+        self._look_back()
+        ended = datetime.now(UTC)
+        self._write(self.outcomes, replace(self.facts, ended_at=ended))
+        if all(self._succeeded(clip) for clip in self.manifest.clips):
+            values = {"run_id": self.facts.run_id, "num_clips": len(self.manifest.clips), "at": ended.isoformat()}
+            self.store.put(SUCCESS_KEY, json.dumps(values, indent=1).encode() + b"\n")
+
+    def _succeeded(self, clip: Clip) -> bool:
+        return clip.clip_id in self.outcomes and self.outcomes[clip.clip_id].state == "SUCCEEDED"
+
+    def _write(self, outcomes: Mapping[str, Outcome], facts: RunFacts) -> None:
+        write_results(self.store, self.manifest, outcomes)
+        write_run(self.store, facts, clips=self.manifest.clips, outcomes=outcomes)
+
+    def _look_back(self) -> None:
+        """Whoever starts work owns its exception."""
+        if self._writing is not None:
+            try:
+                self._writing.result()
+            except StoreError as error:
+                log.warning("the results could not be rewritten: %s", error)
+            self._writing = None

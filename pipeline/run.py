@@ -1,0 +1,198 @@
+"""One `render` from its settings to its summary: read and check everything, plan, drive what is left, leave results.
+
+A user's mistake is found before Ray is started; where nothing is left to render it never is.
+"""
+
+import logging
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from model.parallel import check_tp_size
+from model.text import build_text_encoder
+from model.weights import WeightReader, weights_digest
+from pipeline.board import Place
+from pipeline.driver import Driver, Outcome, StopSignal
+from pipeline.errors import ConfigError, StoreError
+from pipeline.ledger import Ledger, model_hash, settings_hash
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.plan import Plan, make_plan
+from pipeline.progress import progress
+from pipeline.recording import RunRecorder
+from pipeline.results import RunFacts
+from pipeline.settings import RunSettings
+from pipeline.store import Store, open_store
+from pipeline.summary import ENVIRONMENT, SOME_FAILED, STOPPED, SUCCESS, RunSummary, Snapshot
+from pipeline.weights import open_weights, weights_errors
+
+log = logging.getLogger(__name__)
+
+
+def render_manifest(settings: RunSettings) -> RunSummary:
+    """Renders every row that has no record yet. Raises RenderError where nothing was started."""
+    began = time.monotonic()
+    reader = _checked_weights(settings)
+    manifest = _read_manifest(settings, reader)
+    hashed = model_hash(settings.model, weights_digest(reader))
+    store = open_store(settings.output, settings.storage)
+    plan = _plan(settings, manifest, store, hashed=hashed)
+    facts = _facts(settings, hashed=hashed)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media)
+    recorder.begin()
+    log.info("%d clips: %d are done, %d to render", len(manifest.clips), len(plan.done), len(plan.to_render))
+    last: list[Snapshot] = []
+    outcome = _drive(settings, plan, recorder, last) if plan.to_render else None
+    unwritten = _close(recorder)
+    summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
+    if unwritten is None or summary.exit_code not in (SUCCESS, SOME_FAILED):
+        return summary
+    return replace(summary, exit_code=ENVIRONMENT, stopped=unwritten)
+
+
+def _close(recorder: RunRecorder) -> str | None:
+    """Why the results could not be written; what is done is done all the same."""
+    try:
+        recorder.close()
+    except StoreError as error:
+        log.error("%s", error)
+        return str(error)
+    return None
+
+
+def _checked_weights(settings: RunSettings) -> WeightReader:
+    try:
+        check_tp_size(settings.model.transformer, settings.parallel.tp)
+    except ValueError as error:
+        raise ConfigError(f"parallel.tp: {error}") from error
+    return open_weights(settings.weights, settings.storage)
+
+
+def _read_manifest(settings: RunSettings, reader: WeightReader) -> Manifest:
+    with weights_errors(settings.weights):
+        encoder = build_text_encoder(settings.model, reader)
+    return read_manifest(
+        settings.manifest,
+        storage=settings.storage,
+        model=settings.model,
+        count_tokens=encoder.count_tokens,
+        truncate_text=settings.truncate_text,
+    )
+
+
+def _plan(settings: RunSettings, manifest: Manifest, store: Store, *, hashed: str) -> Plan:
+    ledger = Ledger(store)
+    hashes = {clip.clip_id: settings_hash(clip, model_hash=hashed, media=settings.media) for clip in manifest.clips}
+    failed = () if settings.retry.failed else ledger.failed_keys()
+    return make_plan(manifest.clips, hashes, ledger.done_keys(), failed=failed, retry_failed=settings.retry.failed)
+
+
+def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
+    now = datetime.now(UTC)
+    return RunFacts(
+        run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        manifest=settings.manifest,
+        output=settings.output,
+        model=settings.model.name,
+        model_hash=hashed,
+        started_at=now,
+        ended_at=None,
+        settings=asdict(settings),
+        versions={name: version(name) for name in ("happyhorse", "torch", "ray", "imageio-ffmpeg")},
+    )
+
+
+def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[Snapshot]) -> Outcome:
+    from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
+    from pipeline.worker import Workplace
+
+    with cluster.connect(settings.cluster, parallel=settings.parallel):
+        nodes = cluster.node_resources()
+        device = cluster.choose_device(settings.cluster, nodes)
+        place = Workplace(
+            model=settings.model,
+            weights=settings.weights,
+            output=settings.output,
+            storage=settings.storage,
+            media=settings.media,
+            threads=settings.parallel.threads_per_rank,
+            device=device,
+        )
+        groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
+        fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)
+        with progress() as show, _signals() as stop:
+
+            def observe(snapshot: Snapshot) -> None:
+                last[:] = [snapshot]
+                show(snapshot)
+                recorder.refresh(snapshot.in_flight)
+
+            return Driver(
+                plan.to_render,
+                fleet=fleet,
+                recorder=recorder,
+                cluster=settings.cluster,
+                retry=settings.retry,
+                signal=stop,
+                observe=observe,
+            ).run()
+
+
+@contextmanager
+def _signals() -> Iterator[StopSignal]:
+    """SIGINT and SIGTERM are counted while the driver runs: the first stops gently, the second at once."""
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # whoever called us from a thread has the signals
+        return
+
+    def count(number: int, frame: object) -> None:
+        stop.count += 1
+
+    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(
+    manifest: Manifest,
+    plan: Plan,
+    recorder: RunRecorder,
+    outcome: Outcome | None,
+    last: list[Snapshot],
+    *,
+    seconds: float,
+) -> RunSummary:
+    failed = {
+        clip.clip_id: recorder.outcomes[clip.clip_id].error or ""
+        for clip in manifest.clips
+        if clip.clip_id in recorder.outcomes and recorder.outcomes[clip.clip_id].state == "FAILED"
+    }
+    num_rendered = outcome.board.count(Place.SUCCEEDED) if outcome else 0
+    num_pending = len(plan.to_render) - num_rendered - (outcome.board.count(Place.FAILED) if outcome else 0)
+    exit_code = SOME_FAILED if failed else SUCCESS
+    stopped = outcome.stopped if outcome else None
+    if outcome and outcome.exit_code is not None:
+        if outcome.exit_code != STOPPED or num_pending:
+            exit_code = outcome.exit_code
+        else:
+            stopped = None  # the signal came when nothing was left to do
+    return RunSummary(
+        exit_code=exit_code,
+        num_clips=len(manifest.clips),
+        num_done_before=len(plan.done),
+        num_rendered=num_rendered,
+        failed=failed,
+        num_pending=num_pending,
+        seconds=seconds,
+        clips_per_hour=last[0].clips_per_hour if last else None,
+        stopped=stopped,
+    )
