@@ -29,7 +29,7 @@ class TransformerConfig:
     coords_style: CoordsStyle
     frame_receptive_field: int = -1  # radius of local attention in latent frames; -1: there is none
     # What the foal needs and no release has:
-    input_skip: bool = False  # the velocity head adds a per-channel multiple of its input
+    prediction: Literal["velocity", "clean"] = "velocity"  # what the heads give; see model/sampling/prediction.py
     place_frequencies: int = 0  # tokens of video and audio are told where they stand by that many sines an axis
 
     def __post_init__(self) -> None:
@@ -50,6 +50,8 @@ class TransformerConfig:
             strays = [n for n in getattr(self, name) if not 0 <= n < self.num_layers]
             if strays:
                 raise ValueError(f"{name} names layers {strays}, expected 0 to {self.num_layers - 1}")
+        if self.prediction not in ("velocity", "clean"):
+            raise ValueError(f"prediction is {self.prediction!r}, expected velocity or clean")
         if self.coords_style not in ("v1", "v2"):
             raise ValueError(f"coords_style is {self.coords_style!r}, expected v1 or v2")
         if self.local_attn_layers and self.frame_receptive_field < 0:

@@ -26,6 +26,7 @@ from model.parallel import check_tp_size, shard
 from model.positions import coordinates, rotary_table
 from model.sampling.base import sample_base
 from model.sampling.distilled import renoise, sample_distilled
+from model.sampling.prediction import velocity_of
 from model.sampling.schedules import flow_sigmas
 from model.sampling.super_resolution import sample_super_resolution, signal_levels, start_audio, start_video
 from model.sampling.unipc import UniPC
@@ -148,7 +149,7 @@ def _samplers(recording: Recording) -> Iterator[ParityRow]:
     model = recording.transformer(config, weights="samplers_base_weights", dtype=torch.float32)
     for output, image in (("base_t2v", None), ("base_i2v", tensors["in.image_latent"])):
         video, audio = sample_base(
-            model,
+            velocity_of(model),
             video=tensors["in.video_noise"],
             audio=tensors["in.audio_noise"],
             text=tensors["in.text"][:, : notes["text_len"]],
@@ -167,7 +168,7 @@ def _distilled(recording: Recording, model: Transformer, output: str, image: Ten
     notes, tensors = recording.notes, recording.tensors
     steps = range(notes["distill_steps"])
     video, audio = sample_distilled(
-        model,
+        velocity_of(model),
         video=tensors["in.video_noise"],
         audio=tensors["in.audio_noise"],
         text=tensors["in.text"][:, : notes["text_len"]],
@@ -196,7 +197,7 @@ def _super_resolution(recording: Recording) -> Iterator[ParityRow]:
     yield recording.row("sr.start_audio", audio)
     for output, guided in (("sr_cfg1", False), ("sr_cfg2", True)):
         clean = sample_super_resolution(
-            model,
+            velocity_of(model),
             video=video,
             audio=audio,
             text=tensors["in.text"][:, : notes["text_len"]],

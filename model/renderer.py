@@ -13,6 +13,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.parallel import shard
 from model.sampling.base import sample_base
+from model.sampling.prediction import velocity_of
 from model.transformer import Transformer
 from model.weights import WeightReader, load_transformer_weights
 
@@ -93,7 +94,7 @@ class Renderer:
         self.check(request)
         video_noise, audio_noise = (noise.to(self.device) for noise in clip_noise(request))
         video, audio = sample_base(
-            self.transformer,
+            velocity_of(self.transformer),
             video=video_noise,
             audio=audio_noise,
             text=self._batched(request.text),

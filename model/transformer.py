@@ -59,14 +59,6 @@ class Block(nn.Module):
         self.layers = nn.ModuleList(Layer(config, layer=n, dtype=dtype) for n in range(config.num_layers))
 
 
-class ChannelSkip(nn.Module):
-    """A learnt multiple of the input, per latent channel (`input_skip`; no release has it)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, dtype=torch.float32))
-
-
 class Transformer(nn.Module):
     """`dtype` is that of the block's linear maps and of attention; everything else is float32."""
 
@@ -79,9 +71,6 @@ class Transformer(nn.Module):
         self.final_norm_audio = ExpertNorm(config.hidden_size)
         self.final_linear_video = nn.Linear(config.hidden_size, config.video_in_channels, bias=False)
         self.final_linear_audio = nn.Linear(config.hidden_size, config.audio_in_channels, bias=False)
-        if config.input_skip:
-            self.final_skip_video = ChannelSkip(config.video_latent_channels)
-            self.final_skip_audio = ChannelSkip(config.audio_in_channels)
 
     def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities of video [n, C, T, H, W] and audio [n, L, Ca] given text [n, tokens, Ct]; all float32."""
@@ -104,8 +93,4 @@ class Transformer(nn.Module):
         video_tokens, audio_tokens, _ = x.split(sequence.sizes, dim=-2)
         video_out = self.final_linear_video(self.final_norm_video(video_tokens, sequence.sizes))
         audio_out = self.final_linear_audio(self.final_norm_audio(audio_tokens, sequence.sizes))
-        video_velocity = unpatchify(video_out, shape=video.shape)
-        if self.config.input_skip:
-            video_velocity = video_velocity + self.final_skip_video.weight[:, None, None, None] * video
-            audio_out = audio_out + self.final_skip_audio.weight * audio
-        return video_velocity, audio_out
+        return unpatchify(video_out, shape=video.shape), audio_out

@@ -22,6 +22,7 @@ from model.config import TransformerConfig
 from model.foal.captions import caption, vocabulary
 from model.foal.codec_fit import fit_video_codec
 from model.foal.scenes import RATIO_SIZES, Scene, draw_frames, draw_sound, random_scene
+from model.sampling.prediction import clean_sample
 from model.shapes import decoded_frames, latent_frames
 from model.text import FoalTextEncoder
 from model.transformer import Transformer
@@ -43,7 +44,7 @@ FOAL = TransformerConfig(
     gelu7_layers=(0,),
     local_attn_layers=(),
     coords_style="v2",
-    input_skip=True,
+    prediction="clean",
     place_frequencies=8,
 )
 ROPE_BANDS = (1.0, 0.45, 0.15)  # radians a latent cell: the released spacing is meant for longer clips
@@ -51,6 +52,7 @@ DURATIONS_S, DURATION_WEIGHTS = (3, 4, 5), (6, 2, 2)
 RATIO_WEIGHTS = {"1:1": 6, "16:9": 2, "9:16": 2}
 TEXT_DROPPED = 0.10  # batches with the empty prompt, for guidance
 IMAGE_GIVEN = 0.25  # batches whose first latent frame is clean, for image-to-video
+LOW_NOISE = 0.2  # below it a velocity error counts as if the noise were this high
 SUBJECT_UNNAMED = 0.4  # of those, captions that name neither colour nor shape
 
 
@@ -128,13 +130,13 @@ def draw_batch(step: int, *, training: Training, codec: FoalVideoCodec, text: Fo
 
 
 def noise_levels(count: int, *, generator: torch.Generator) -> Tensor:
-    """Half from the sampler's own shifted grid, half uniform: [count] in (0, 1)."""
+    """Four in five from the sampler's own shifted grid, the others uniform: [count] in (0, 1)."""
     u = torch.rand(count, generator=generator) * 0.999
-    return torch.where(torch.rand(count, generator=generator) < 0.5, 5 * u / (1 + 4 * u), u).clamp(min=0.02)
+    return torch.where(torch.rand(count, generator=generator) < 0.8, 5 * u / (1 + 4 * u), u).clamp(min=0.02)
 
 
 def flow_loss(foal: Foal, batch: Batch, *, generator: torch.Generator, audio_weight: float) -> tuple[Tensor, Tensor]:
-    """Mean squared velocity errors of video and audio (the second already weighted)."""
+    """Mean squared velocity errors of video and audio (the second already weighted), damped at low noise."""
     sigma = noise_levels(len(batch.video), generator=generator)
     video_noise = torch.randn(batch.video.shape, generator=generator)
     audio_noise = torch.randn(batch.audio.shape, generator=generator)
@@ -144,11 +146,11 @@ def flow_loss(foal: Foal, batch: Batch, *, generator: torch.Generator, audio_wei
     if batch.image_given:
         video = torch.cat([batch.video[:, :, :1], video[:, :, 1:]], dim=2)
     with torch.autocast(video.device.type, torch.bfloat16):  # 1.4 x as fast on a CPU with bfloat16 instructions
-        video_velocity, audio_velocity = foal.transformer(video, audio, foal.text.embed(batch.ids))
+        video_out, audio_out = foal.transformer(video, audio, foal.text.embed(batch.ids))
+    video_error = (clean_sample(video_out, video, s_video) - batch.video) / s_video.clamp(min=LOW_NOISE)
+    audio_error = (clean_sample(audio_out, audio, s_audio) - batch.audio) / s_audio.clamp(min=LOW_NOISE)
     first = 1 if batch.image_given else 0
-    video_error = video_velocity - (video_noise - batch.video)
-    video_loss = video_error[:, :, first:].square().mean()
-    return video_loss, audio_weight * (audio_velocity - (audio_noise - batch.audio)).square().mean()
+    return video_error[:, :, first:].square().mean(), audio_weight * audio_error.square().mean()
 
 
 def learning_rate(step: int, training: Training) -> float:
@@ -159,6 +161,18 @@ def learning_rate(step: int, training: Training) -> float:
     return training.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def build_optimisers(foal: Foal, training: Training) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the rest; Muon needed a third fewer steps than AdamW alone."""
+    is_matrix = {name: name.startswith("transformer.block") and p.dim() == 2 for name, p in foal.named_parameters()}
+    matrices = [p for name, p in foal.named_parameters() if is_matrix[name]]
+    others = [p for name, p in foal.named_parameters() if not is_matrix[name]]
+    rate, decay = training.learning_rate, training.weight_decay
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, weight_decay=decay, betas=(0.9, 0.98)),
+    ]
+
+
 class Trainer:
     """Holds what resuming needs: weights, their moving average, the optimiser and the step's number."""
 
@@ -167,10 +181,7 @@ class Trainer:
         self.foal, self.average = Foal(), Foal()
         initialise(self.foal, seed=training.seed)
         self.average.load_state_dict(self.foal.state_dict())
-        self.trainable = [p for p in self.foal.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            self.trainable, lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
-        )
+        self.optimisers = build_optimisers(self.foal, training)
         self.step = 0
 
     def advance(self) -> tuple[float, float]:
@@ -178,12 +189,13 @@ class Trainer:
         batch = draw_batch(self.step, training=self.training, codec=self.codec, text=self.foal.text)
         generator = torch.Generator().manual_seed(self.training.seed * 1_000_003 + self.step)
         losses = flow_loss(self.foal, batch, generator=generator, audio_weight=self.training.audio_weight)
-        self.optimiser.zero_grad(set_to_none=True)
-        sum(losses, torch.zeros(())).backward()
-        nn.utils.clip_grad_norm_(self.trainable, 1.0)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.training)
-        self.optimiser.step()
+        self.foal.zero_grad(set_to_none=True)
+        (losses[0] + losses[1]).backward()
+        nn.utils.clip_grad_norm_(self.foal.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(self.step, self.training)
+            optimiser.step()
         self.step += 1
         decay = min(self.training.ema_decay, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
@@ -197,7 +209,7 @@ class Trainer:
             "step": self.step,
             "foal": self.foal.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -210,7 +222,8 @@ class Trainer:
             raise ValueError(f"{path} was trained with {state['training']}, not with {self.training}")
         self.foal.load_state_dict(state["foal"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.step = state["step"]
 
 
@@ -259,9 +272,9 @@ def train(training: Training, *, out: Path, save_every: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("training/foal"))
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=5200)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=500)

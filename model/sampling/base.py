@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from model.config import SamplingConfig
+from model.sampling.prediction import Velocity
 from model.sampling.schedules import flow_sigmas
 from model.sampling.unipc import UniPC
 
-Velocity = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # (video, audio, text) -> velocities
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 
 
@@ -44,11 +44,11 @@ def sample_base(
     early, late, audio_scale = with_guidance(sampling, guidance)
     sigmas, timesteps = flow_sigmas(steps, shift=sampling.flow_shift)
     video_solver, audio_solver = UniPC(sigmas), UniPC(sigmas)
-    for done, timestep in enumerate(timesteps):
+    for done, (sigma, timestep) in enumerate(zip(sigmas.tolist(), timesteps, strict=False)):
         video = hold_first_frame(video, image_latent)
-        video_v, audio_v = velocity(video, audio, text)
+        video_v, audio_v = velocity(video, audio, text, sigma)
         if negative is not None:
-            video_n, audio_n = velocity(video, audio, negative)
+            video_n, audio_n = velocity(video, audio, negative, sigma)
             scale = early if timestep > sampling.guidance_switch else late
             video_v = video_n + scale * (video_v - video_n)
             audio_v = audio_n + audio_scale * (audio_v - audio_n)

@@ -3,12 +3,15 @@
 n batch (1), C latent channels, T H W latent frames and cells, L audio latents.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model.config import SuperResolutionConfig
-from model.sampling.base import OnStep, Velocity, hold_first_frame
+from model.sampling.base import OnStep, hold_first_frame
+from model.sampling.prediction import Velocity
 from model.sampling.schedules import flow_sigmas
 from model.sampling.unipc import UniPC
 
@@ -28,7 +31,7 @@ def start_video(base: Tensor, noise: Tensor, *, noise_level: int) -> Tensor:
     """Base latents [1, C, T, h, w] enlarged to the noise's [1, C, T, H, W] and mixed with it."""
     enlarged: Tensor = functional.interpolate(base, size=noise.shape[2:], mode="trilinear", align_corners=True)
     signal = float(signal_levels()[noise_level])
-    return enlarged * signal + noise * (1 - signal**2) ** 0.5
+    return enlarged * signal + noise * math.sqrt(1 - signal**2)
 
 
 def start_audio(base: Tensor, noise: Tensor, *, noise_scale: float) -> Tensor:
@@ -54,13 +57,13 @@ def sample_super_resolution(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Start samples (see `start_video`, `start_audio`) -> clean video latent. Guided where `negative` is given."""
-    sigmas, timesteps = flow_sigmas(config.steps, shift=config.flow_shift)
+    sigmas, _ = flow_sigmas(config.steps, shift=config.flow_shift)
     solver = UniPC(sigmas)
-    for done in range(len(timesteps)):
+    for done, sigma in enumerate(sigmas[:-1].tolist()):
         video = hold_first_frame(video, image_latent)
-        video_v, _ = velocity(video, audio, text)
+        video_v, _ = velocity(video, audio, text, sigma)
         if negative is not None:
-            video_n, _ = velocity(video, audio, negative)
+            video_n, _ = velocity(video, audio, negative, sigma)
             video_v = video_n + frame_guidance(config, video.shape[2], like=video_v) * (video_v - video_n)
         video = solver.step(video_v, video)
         if on_step is not None:
