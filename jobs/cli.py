@@ -5,6 +5,7 @@
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jobs.help import explain, overview
 from jobs.settings import job_settings
 from jobs.words import nearest, read_words
 from pipeline.errors import ConfigError, ManifestError, RenderError, WeightsError
+from pipeline.summary import BAD_INPUT, ENVIRONMENT, STOPPED
 
 Values = dict[str, Any]
 
@@ -66,25 +68,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         print(explain(name, command.summary))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's Ctrl-C
     try:
         values = compose_values(name, read_words(words))
         _configure_logging(job_settings(values).log_level)
         return command.run(values)
     except RenderError as error:
         _complain(str(error))
-        return 2 if command.is_check else exit_code(error)
+        return BAD_INPUT if command.is_check else exit_code(error)
     except KeyboardInterrupt:
         _complain("stopped; the same command goes on from here")
-        return 2 if command.is_check else 3
+        return BAD_INPUT if command.is_check else STOPPED
 
 
 def exit_code(error: RenderError) -> int:
-    return 2 if isinstance(error, ConfigError | ManifestError | WeightsError) else 5
+    return BAD_INPUT if isinstance(error, ConfigError | ManifestError | WeightsError) else ENVIRONMENT
 
 
 def _complain(message: str) -> int:
     print(f"happyhorse: {message}", file=sys.stderr)
-    return 2
+    return BAD_INPUT
 
 
 def _configure_logging(level: str) -> None:

@@ -1,7 +1,7 @@
 """Hydra lives and ends here: a command's root file in `conf/`, its groups and what was typed, as plain values."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -14,34 +14,44 @@ from pipeline.errors import ConfigError
 
 MISSING = "???"
 Values = dict[str, Any]
-Choices = dict[str, list[str]]  # group -> the files it offers
+
+
+class Group(NamedTuple):
+    """A folder of `conf/`: the file that is taken when nothing is typed, and all there are."""
+
+    chosen: str
+    names: list[str]
 
 
 def compose_values(root: str, words: Words) -> Values:
     """All values of a command. Raises ConfigError for keys and choices that do not exist, and for what is missing."""
-    _, choices = defaults(root)
-    groups = {key: str(value) for key, value in words.values.items() if key in choices}
-    for group, choice in groups.items():
-        if choice not in choices[group]:
-            raise ConfigError(f"{group}={choice} is none of its choices: {', '.join(choices[group])}")
+    _, groups = defaults(root)
+    choices = {key: str(value) for key, value in words.values.items() if key in groups}
+    for group, choice in choices.items():
+        if choice not in groups[group].names:
+            raise ConfigError(f"{group}={choice} is none of its choices: {', '.join(groups[group].names)}")
     with initialize_config_module("conf", version_base=None):
-        config = compose(root, [f"{group}={choice}" for group, choice in groups.items()])
-    known = [*leaves(_plain(config)), *_tables(_plain(config)), *choices]
+        config = compose(root, [f"{group}={choice}" for group, choice in choices.items()])
+    known = [*leaves(_plain(config)), *_tables(_plain(config)), *groups]
     _check_keys(root, typed=[*words.texts, *words.values], known=known)
-    values = _updated(config, {key: value for key, value in words.values.items() if key not in groups})
+    values = _updated(config, {key: value for key, value in words.values.items() if key not in choices})
     missing = [key for key, value in values.items() if value == MISSING and key not in words.texts]
     if missing:
         raise ConfigError(f"{root} needs {' and '.join(f'{key}=...' for key in missing)}")
     return values | words.texts
 
 
-def defaults(root: str) -> tuple[Values, Choices]:
+def defaults(root: str) -> tuple[Values, dict[str, Group]]:
     """A command's values when nothing is typed, and its groups."""
     with initialize_config_module("conf", version_base=None):
-        config = compose(root)
+        chosen = compose(root, return_hydra_config=True).hydra.runtime.choices
         loader = GlobalHydra.instance().config_loader()
-        groups = [group for group in loader.list_groups("") if group in config]
-        return _plain(config), {group: loader.get_group_options(group, ObjectType.CONFIG) for group in groups}
+        groups = {
+            group: Group(chosen[group], loader.get_group_options(group, ObjectType.CONFIG))
+            for group in loader.list_groups("")
+            if group in chosen
+        }
+        return _plain(compose(root)), groups
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Values:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-from jobs.compose import MISSING, defaults, leaves
+from jobs.compose import MISSING, Group, defaults, leaves
 
-_COMMENTED = re.compile(r"^(\w+):.*? # (.*)$", re.MULTILINE)
+_ENTRY = re.compile(r"( *)(\w+):(.*)")
 
 
 def overview(commands: Mapping[str, str]) -> str:
@@ -21,29 +21,44 @@ def overview(commands: Mapping[str, str]) -> str:
 
 def explain(command: str, summary: str) -> str:
     """The keys of one command: those that must be given, the choices of each group, then every value."""
-    everything, choices = defaults(command)
+    everything, groups = defaults(command)
     values = leaves(everything)
-    own = {key: value for key, value in values.items() if "." not in key}
+    own = {key: value for key, value in values.items() if key.partition(".")[0] not in groups}
     needed = " ".join(f"{key}=..." for key, value in own.items() if value == MISSING)
     lines = [f"usage: happyhorse {command} {needed} [key=value ...]", "", f"{summary}.", ""]
     comments = _comments(f"{command}.yaml")
-    lines += [_line(key, value, comments) for key, value in own.items()]
-    for group, names in choices.items():
-        comments = {f"{group}.{key}": text for name in names for key, text in _comments(f"{group}/{name}.yaml").items()}
-        lines += ["", f"{group}={'|'.join(names)}"]
-        lines += [_line(key, value, comments) for key, value in values.items() if re.fullmatch(rf"{group}\.\w+", key)]
-        tables = [key for key, value in everything[group].items() if isinstance(value, Mapping)]
-        if tables:
-            lines += [f"  and {', '.join(tables)}: see conf/{group}/"]
+    lines += [_line(key, value, comments.get(key, "")) for key, value in own.items()]
+    for name, group in groups.items():
+        lines += ["", *_group(name, group, everything[name])]
     return "\n".join(lines)
 
 
-def _line(key: str, value: object, comments: Mapping[str, str]) -> str:
+def _group(name: str, group: Group, values: Mapping[str, object]) -> list[str]:
+    others = [other for other in group.names if other != group.chosen]
+    comments: dict[str, str] = {}
+    for file in (*others, group.chosen):
+        comments |= {key: text for key, text in _comments(f"{name}/{file}.yaml").items() if text}
+    lines = [f"{name}={group.chosen}" + (f" (or {', '.join(others)})" if others else "")]
+    tables = [key for key, value in values.items() if isinstance(value, Mapping)]
+    for key, value in values.items():
+        if key not in tables:
+            lines.append(_line(f"{name}.{key}", value, comments.get(key, "")))
+    return [*lines, f"  and {', '.join(tables)}: see conf/{name}/"] if tables else lines
+
+
+def _line(key: str, value: object, comment: str) -> str:
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     word = f"  {key}=..." if value == MISSING else f"  {key}={shown}"
-    return f"{word:<38} {comments.get(key, '')}".rstrip()
+    return f"{word:<38} {comment}".rstrip()
 
 
 def _comments(file: str) -> dict[str, str]:
-    text = resources.files("conf").joinpath(file).read_text(encoding="utf-8")
-    return {match[1]: match[2] for match in _COMMENTED.finditer(text)}
+    """Key, or table.key, -> what the file says behind it."""
+    found: dict[str, str] = {}
+    table = ""
+    for line in resources.files("conf").joinpath(file).read_text(encoding="utf-8").splitlines():
+        if match := _ENTRY.match(line):
+            indent, key, rest = match.groups()
+            table = table if indent else key
+            found[f"{table}.{key}" if indent else key] = rest.partition(" # ")[2]
+    return found

@@ -13,13 +13,19 @@ class JobSettings:
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    truncate: bool
+
+
 def job_settings(values: Mapping[str, Any]) -> JobSettings:
     return build(JobSettings, values.get("job", {}), at="job")
 
 
 def run_settings(values: Mapping[str, Any]) -> RunSettings:
     """What `render` does. ConfigError for a wrong type or value, naming its key."""
-    own = {key: value for key, value in values.items() if key not in ("address", "job")}
+    own = {key: value for key, value in values.items() if key not in ("address", "job", "text")}
+    own["truncate_text"] = build(TextSettings, values["text"], at="text").truncate
     if values["address"] is not None:
         own["cluster"] = {**own["cluster"], "address": values["address"]}
     return build(RunSettings, own, at="")
