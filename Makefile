@@ -36,8 +36,8 @@ fmt: .venv/.ready ## put the sources into the house's format
 
 check: lint test ## the whole gate: lint, types, tests
 
-bench: .venv/.ready ## time the demo from a cold start, into bench.json
-	.venv/bin/python -m tests.bench.demo $(ARGS)
+bench: .venv/.ready ## measure ratios side by side, into bench.json (ARGS=model for one section)
+	.venv/bin/python -m tests.bench $(ARGS)
 
 pins: .venv/.ready ## resolve constraints.txt anew (torch stays where TORCH says)
 	@$(machine); echo 'torch==$(TORCH)' > .venv/torch.txt; \

@@ -199,7 +199,7 @@ class StoreWeights:
     store: Store
 
     def names(self) -> list[str]:
-        return sorted(key for key, _ in self.store.list() if key.endswith(".safetensors"))
+        return sorted(key for key, _ in self.store.list() if key.endswith((".safetensors", ".json")))
 
     def size_bytes(self, name: str) -> int:
         size = self.store.head(name)
