@@ -4,6 +4,7 @@ It reads snapshots and knows nothing of the driver; a display that breaks would 
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from rich.text import Text
 from pipeline.summary import Snapshot
 from pipeline.types import GroupStatus
 
-PLAIN_PERIOD_S = 10.0
+PLAIN_PERIOD_S, SHORTEST_PERIOD_S = 10.0, 1.0
 BAR_WIDTH = 30
 Show = Callable[[Snapshot], None]
 log = logging.getLogger(__name__)
@@ -36,19 +37,20 @@ def progress(console: Console | None = None) -> Iterator[Show]:
 
 
 class PlainLines:
-    """One line whenever a clip is done or has failed, and every ten seconds."""
+    """One line when clips are done or have failed, but not more often than each second; and every ten seconds."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, say: Callable[[str], None] | None = None
     ) -> None:
         self._clock, self._say = clock, say or log.info
         self._said: tuple[int, int] | None = None
-        self._said_at = 0.0
+        self._said_at = -math.inf
 
     def __call__(self, snapshot: Snapshot) -> None:
         ended = (snapshot.num_succeeded, snapshot.num_failed)
         now = self._clock()
-        if ended != self._said or now - self._said_at >= PLAIN_PERIOD_S:
+        pause_s = now - self._said_at
+        if (ended != self._said and pause_s >= SHORTEST_PERIOD_S) or pause_s >= PLAIN_PERIOD_S:
             self._said, self._said_at = ended, now
             self._say(plain_line(snapshot))
 

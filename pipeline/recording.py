@@ -46,7 +46,10 @@ class RunRecorder:
         self._writing: Future[None] | None = None
 
     def begin(self) -> None:
-        """Knows again what earlier runs left. An output that has work left is no success any more."""
+        """Knows again what earlier runs left. An output that has work left is no success any more.
+
+        The first results are written here: an output that takes none is found before anything is started.
+        """
         keys = {clip.clip_id: record_key(clip.clip_id, self.plan.hashes[clip.clip_id]) for clip in self.plan.done}
         records = self.ledger.read_records(keys.values())
         for clip_id, key in keys.items():
@@ -56,6 +59,7 @@ class RunRecorder:
             self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=reason)
         if self.plan.to_render or self.plan.given_up:
             self.store.delete(SUCCESS_KEY)
+            self._write(self.outcomes, self.facts)
 
     def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
         record = ClipRecord(

@@ -47,10 +47,10 @@ def test_a_run_that_stops_promises_no_end() -> None:
 def test_plain_lines_come_with_each_clip_and_every_ten_seconds() -> None:
     now, said = [0.0], list[str]()
     lines = PlainLines(clock=lambda: now[0], say=said.append)
-    for at, succeeded in ((0, 0), (1, 0), (9, 0), (10, 0), (11, 1), (12, 1), (20, 1), (21, 1)):
+    for at, succeeded in ((0, 0), (1, 0), (9, 0), (10, 0), (10.5, 1), (11, 2), (12, 2), (20, 2), (21, 2)):
         now[0] = at
         lines(replace(NOW, num_succeeded=succeeded))
-    assert [line.split(" of ")[0] for line in said] == ["0", "0", "1", "1"]
+    assert [line.split(" of ")[0] for line in said] == ["0", "0", "2", "2"]
 
 
 def test_the_live_table_names_every_group_and_its_step() -> None:

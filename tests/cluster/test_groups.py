@@ -1,0 +1,289 @@
+"""Crews on real Ray: how they come up, answer, and are lost as one."""
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.util.placement_group import placement_group_table
+
+from model.renderer import Latents, Renderer, RenderRequest
+from model.shapes import clip_shape
+from model.text import build_text_encoder
+from model.weights import LocalWeights
+from pipeline.cluster import RayFleet, count_groups
+from pipeline.fleet import (
+    Done,
+    EncodeOrder,
+    Event,
+    FinishOrder,
+    Lost,
+    Picture,
+    Ready,
+    Refused,
+    RenderOrder,
+    Text,
+)
+from pipeline.settings import ClusterSettings, ParallelSettings
+from pipeline.store import StorageSettings
+from pipeline.types import Clip, ImageRef
+from pipeline.worker import Workplace
+from tests.clips import MEDIA, make_clip
+from tests.cluster.runs import LONG, is_alive
+from tests.weights import noise_model
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
+MODEL = noise_model()
+SHAPE = clip_shape(MODEL, resolution="64P", ratio="16:9", duration_s=3)
+
+
+@contextmanager
+def fleet_of(place: Workplace, *, tp: int = 2, **cluster: Any) -> Iterator[RayFleet]:
+    settings = ClusterSettings(**cluster)
+    fleet = RayFleet(place, cluster=settings, parallel=ParallelSettings(tp=tp), groups=1)
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def place(weights: Path, tmp_path: Path) -> Workplace:
+    return Workplace(
+        model=MODEL,
+        weights=str(weights),
+        output=str(tmp_path),
+        storage=StorageSettings(),
+        media=MEDIA,
+        threads=1,
+        device="cpu",
+    )
+
+
+def event_of(fleet: RayFleet, *, timeout_s: float = 60) -> Event:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        events = fleet.wait(0.2)
+        if events:
+            assert len(events) == 1
+            return events[0]
+    raise TimeoutError(f"no event within {timeout_s} s")
+
+
+def started(fleet: RayFleet, crew_id: str) -> None:
+    fleet.start(crew_id)
+    assert event_of(fleet) == Ready(crew_id=crew_id)
+
+
+def clip(**changes: Any) -> Clip:
+    return dataclasses.replace(make_clip("clip"), steps=2, shape=SHAPE, **changes)
+
+
+def render_order(weights: Path, made: Clip) -> RenderOrder:
+    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt])
+    return RenderOrder(clip=made, conditions={"text": ray.put(text), "negative": ray.put(negative)})
+
+
+def wait_until(true: Any, *, timeout_s: float = 10) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def rank_pids(fleet: RayFleet) -> dict[int, int]:
+    """Of both ranks, as they say themselves."""
+    end = time.monotonic() + 20
+    while len(fleet.rank_pids()["group-0"]) < 2:
+        assert time.monotonic() < end
+        assert not fleet.wait(0.1)
+    return fleet.rank_pids()["group-0"]
+
+
+def placement_states() -> list[str]:
+    return [each["state"] for each in placement_group_table().values()]
+
+
+def test_two_ranks_render_what_one_process_renders(place: Workplace, weights: Path) -> None:
+    made = clip()
+    order = render_order(weights, made)
+    with fleet_of(place) as fleet:
+        started(fleet, "group-0")
+        fleet.offer("group-0", order)
+        done = event_of(fleet)
+        assert isinstance(done, Done)
+        latents: Latents = ray.get(done.result)  # type: ignore[call-overload]
+        assert fleet.groups()[0].state == "ready"
+    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt])
+    alone = Renderer.load(MODEL, LocalWeights(weights), group=None, device="cpu").render(
+        RenderRequest(
+            text=text,
+            negative=negative,
+            video_latent=SHAPE.video_latent,
+            audio_latent=SHAPE.audio_latent,
+            seed=made.seed,
+            steps=made.steps,
+            guidance=None,
+            image_latent=None,
+        )
+    )
+    torch.testing.assert_close(latents.video, alone.video, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(latents.audio, alone.audio, rtol=1e-3, atol=1e-3)
+
+
+def test_a_busy_group_says_where_it_is(place: Workplace, weights: Path) -> None:
+    with fleet_of(place) as fleet:
+        started(fleet, "group-0")
+        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        steps = set[int]()
+        while len(steps) < 3:
+            assert not fleet.wait(0.1)
+            (status,) = fleet.groups()
+            assert (status.state, status.clip_id, status.num_steps) == ("busy", "clip", LONG)
+            steps.add(status.step)
+
+
+def test_a_killed_rank_takes_its_group_with_it(place: Workplace, weights: Path) -> None:
+    with fleet_of(place) as fleet:
+        started(fleet, "group-0")
+        pids = rank_pids(fleet)
+        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        time.sleep(0.3)
+        os.kill(pids[1], signal.SIGKILL)
+        began = time.monotonic()
+        lost = event_of(fleet)
+        assert isinstance(lost, Lost)
+        assert lost.fatal is None
+        assert time.monotonic() - began < 5
+        wait_until(lambda: not is_alive(pids[0]))
+        wait_until(lambda: set(placement_states()) <= {"REMOVED"})
+        started(fleet, "group-0")  # the next incarnation has ranks and a rendezvous of its own
+        assert not set(rank_pids(fleet).values()) & set(pids.values())
+
+
+def test_a_rank_that_dies_with_no_clip_is_noticed(place: Workplace) -> None:
+    with fleet_of(place) as fleet:
+        started(fleet, "group-0")
+        os.kill(rank_pids(fleet)[0], signal.SIGKILL)
+        lost = event_of(fleet, timeout_s=10)
+        assert isinstance(lost, Lost)
+        assert "rank 0" in lost.reason
+
+
+def test_a_frozen_rank_is_named_as_the_culprit(place: Workplace, weights: Path) -> None:
+    with fleet_of(place, step_timeout_s=5) as fleet:
+        started(fleet, "group-0")
+        pids = rank_pids(fleet)
+        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        time.sleep(0.3)
+        os.kill(pids[1], signal.SIGSTOP)
+        lost = event_of(fleet, timeout_s=20)
+        assert isinstance(lost, Lost)
+        assert "no step for" in lost.reason
+        assert "rank 1" in lost.reason
+        assert "rank 0" not in lost.reason
+        wait_until(lambda: not is_alive(pids[1]), timeout_s=20)
+
+
+def test_a_group_that_does_not_fit_says_what_is_missing_and_blocks_nobody(place: Workplace) -> None:
+    with fleet_of(place, tp=64, placement_timeout_s=1.5) as fleet:
+        began = time.monotonic()
+        fleet.start("group-0")
+        assert time.monotonic() - began < 1
+        lost = event_of(fleet, timeout_s=20)
+        assert isinstance(lost, Lost)
+        assert "no room for 64 x 1 CPU on one node" in lost.reason
+        assert "the cluster has 6 CPU" in lost.reason
+    wait_until(lambda: set(placement_states()) <= {"REMOVED"})
+
+
+def test_wrong_weights_are_fatal_and_say_which_tensor(place: Workplace) -> None:
+    model = dataclasses.replace(MODEL, transformer=dataclasses.replace(MODEL.transformer, hidden_size=128))
+    with fleet_of(dataclasses.replace(place, model=model)) as fleet:
+        fleet.start("group-0")
+        lost = event_of(fleet)
+        assert isinstance(lost, Lost)
+        assert lost.fatal == "WeightsError"
+        assert "video_embedder" in lost.reason
+
+
+def test_a_clip_that_no_rank_can_render_costs_no_group(place: Workplace, weights: Path) -> None:
+    bad = clip()
+    bad = dataclasses.replace(bad, shape=dataclasses.replace(SHAPE, video_latent=(3, 5, 6, 10)))
+    with fleet_of(place) as fleet:
+        started(fleet, "group-0")
+        pids = rank_pids(fleet)
+        fleet.offer("group-0", render_order(weights, bad))
+        refused = event_of(fleet)
+        assert isinstance(refused, Refused)
+        assert (refused.failure.kind, refused.failure.retriable) == ("ClipError", False)
+        fleet.offer("group-0", render_order(weights, clip()))
+        assert isinstance(event_of(fleet), Done)
+        assert rank_pids(fleet) == pids
+
+
+def test_prompts_and_pictures_become_conditions(place: Workplace, weights: Path, tmp_path: Path) -> None:
+    image = ImageRef(uri=None, data=b"no picture at all", sha256="0" * 64, height=300, width=400)
+    with fleet_of(place) as fleet:
+        started(fleet, "encoder-0")
+        fleet.offer("encoder-0", EncodeOrder(condition=Text(prompt="a red ball")))
+        done = event_of(fleet)
+        assert isinstance(done, Done)
+        (expected,) = build_text_encoder(MODEL, LocalWeights(weights)).encode(["a red ball"])
+        assert torch.equal(ray.get(done.result), expected)  # type: ignore[call-overload]
+        picture = Picture(sha256=image.sha256, latent_height=6, latent_width=10, image=image)
+        fleet.offer("encoder-0", EncodeOrder(condition=picture))
+        refused = event_of(fleet)
+        assert isinstance(refused, Refused)
+        assert refused.failure.kind == "ClipError"
+
+
+def test_a_finisher_answers_with_what_it_uploaded_or_why_not(place: Workplace, tmp_path: Path) -> None:
+    latents = Latents(video=torch.zeros(SHAPE.video_latent), audio=torch.zeros(SHAPE.audio_latent))
+    short = dataclasses.replace(latents, video=latents.video[:, :3])
+    with fleet_of(place) as fleet:
+        started(fleet, "finisher-0")
+        fleet.offer("finisher-0", FinishOrder(clip=clip(), attempt="0badcafe", latents=ray.put(latents)))
+        done = event_of(fleet)
+        assert isinstance(done, Done)
+        assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == [
+            f"clip.0badcafe.{kind}" for kind in ("jpg", "mp4", "wav")
+        ]
+        fleet.offer("finisher-0", FinishOrder(clip=clip(), attempt="1badcafe", latents=ray.put(short)))
+        refused = event_of(fleet)
+        assert isinstance(refused, Refused)
+        assert refused.failure.kind == "EncodeError"
+        assert "9 frames, expected 36" in refused.failure.message
+
+
+def test_storage_that_says_no_is_told_as_such(place: Workplace, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    latents = Latents(video=torch.zeros(SHAPE.video_latent), audio=torch.zeros(SHAPE.audio_latent))
+    with fleet_of(dataclasses.replace(place, output=str(tmp_path / "file" / "out"))) as fleet:
+        started(fleet, "finisher-0")
+        fleet.offer("finisher-0", FinishOrder(clip=clip(), attempt="0badcafe", latents=ray.put(latents)))
+        refused = event_of(fleet)
+        assert isinstance(refused, Refused)
+        assert refused.failure.kind == "StoreError"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tp", "device", "placement", "count"),
+    [
+        ([{"CPU": 8.0, "GPU": 8.0}] * 2, 4, "cuda", "STRICT_PACK", 4),
+        ([{"CPU": 8.0, "GPU": 3.0}] * 2, 2, "cuda", "STRICT_PACK", 2),
+        ([{"CPU": 8.0, "GPU": 3.0}] * 2, 2, "cuda", "PACK", 3),
+        ([{"CPU": 6.0}], 2, "cpu", "STRICT_PACK", 2),
+        ([{"CPU": 1.0}], 8, "cpu", "STRICT_PACK", 1),
+    ],
+)
+def test_groups_fill_the_cluster(nodes: Any, tp: int, device: str, placement: Any, count: int) -> None:
+    settings = ClusterSettings(placement=placement)
+    assert count_groups(ParallelSettings(tp=tp), settings, device=device, nodes=nodes) == count
