@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.settings import run_settings
 from pipeline.run import render_manifest
-from pipeline.summary import RunSummary
+from pipeline.summary import STOPPED, RunSummary
 
 
 def render(values: Mapping[str, Any]) -> int:
@@ -24,5 +24,6 @@ def tell(summary: RunSummary, *, output: str) -> list[str]:
     pace = f" ({summary.clips_per_hour:.0f} clips an hour once the model was loaded)" if summary.clips_per_hour else ""
     lines = [f"{summary.num_clips} clips: {', '.join(counts)}, in {summary.seconds:.0f} s{pace}"]
     lines += [f"  failed {clip_id}: {reason}" for clip_id, reason in summary.failed.items()]
-    lines += [f"stopped: {summary.stopped}; the same command goes on from here"] if summary.stopped else []
+    lines += [f"stopped: {summary.stopped}"] if summary.stopped else []
+    lines += ["the same command goes on from here"] if summary.exit_code == STOPPED else []
     return [*lines, f"videos and sounds are in {output.rstrip('/')}/clips, a row for each in results.parquet beside it"]

@@ -100,7 +100,8 @@ def _is_part(key: str, pattern: str | None) -> bool:
 
 def _parse(data: bytes, uri: str) -> pa.Table:
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read()
+        # Arrow's reading threads may be torn down late and abort a process that ends soon after (arrow #34314).
+        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         _fail(uri, f"{len(data)} bytes that are not Parquet ({' '.join(str(error).split())[:120]})", "a Parquet file")
 

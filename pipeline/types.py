@@ -7,6 +7,9 @@ from typing import Any, Literal
 from model.shapes import ClipShape
 
 Stage = Literal["encode", "render", "finish"]
+Preset = Literal[  # x264's
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+]
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED"]
 
 
@@ -46,10 +49,17 @@ class MediaSettings:
     """How delivered files are encoded. Changing any of them changes the settings hash."""
 
     crf: int
-    preset: str
+    preset: Preset
     audio_bitrate_bps: int
     x264_threads: int
     poster_quality: int  # ffmpeg's mjpeg scale, 2 (best) to 31
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("crf", 0, 51), ("x264_threads", 1, 128), ("poster_quality", 2, 31)):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected {least} to {most}")
+        if self.audio_bitrate_bps < 8000:
+            raise ValueError(f"audio_bitrate_bps is {self.audio_bitrate_bps}, expected at least 8000")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,4 +93,4 @@ def test_a_torrent_of_complaints_blocks_nothing_and_its_end_is_kept(
 
 def test_settings_that_ffmpeg_refuses_come_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(EncodeError, match="invalid preset"):
-        encode(tmp_path, moving(SHAPE), settings=replace(MEDIA, preset="warp"))
+        encode(tmp_path, moving(SHAPE), settings=replace(MEDIA, preset="warp"))  # type: ignore[arg-type]
