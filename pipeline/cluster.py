@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do by itself one day; it warns until then
 }
+KNOCK_S = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -44,8 +46,9 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
         if settings.address is None:
             _start_local(settings, parallel)
         else:
+            _knock(settings.address)
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = settings.address or "this machine"
         raise ClusterError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from error
     log.info("Ray is ready after %.1f s", time.monotonic() - began)
@@ -53,6 +56,13 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _start_local(settings: ClusterSettings, parallel: ParallelSettings) -> None:

@@ -90,14 +90,14 @@ class RunRecorder:
         if self._clock() - self._written_at < RESULTS_PERIOD_S or (self._writing and not self._writing.done()):
             return
         self._written_at = self._clock()
-        self._look_back()
+        self.flush()
         outcomes = {clip_id: Outcome(state="RUNNING") for clip_id in in_flight} | self.outcomes
         self._writing = self._writer.submit(self._write, outcomes, self.facts)
 
     def close(self) -> None:
         """The last results, and the mark of success when every row has a record."""
-        self._writer.shutdown(wait=True)
-        self._look_back()
+        self.flush()
+        self._writer.shutdown()
         ended = datetime.now(UTC)
         self._write(self.outcomes, replace(self.facts, ended_at=ended))
         if all(self._succeeded(clip) for clip in self.manifest.clips):
@@ -111,8 +111,8 @@ class RunRecorder:
         write_results(self.store, self.manifest, outcomes)
         write_run(self.store, facts, clips=self.manifest.clips, outcomes=outcomes)
 
-    def _look_back(self) -> None:
-        """Whoever starts work owns its exception."""
+    def flush(self) -> None:
+        """Waits for results that are being written. That they could not be is a warning: the next ones may be."""
         if self._writing is not None:
             try:
                 self._writing.result()

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,10 +38,11 @@ from pipeline.store import StorageSettings
 from pipeline.types import Clip, ImageRef
 from pipeline.worker import Workplace
 from tests.clips import MEDIA, make_clip
-from tests.cluster.runs import LONG, is_alive
+from tests.cluster.runs import LONG, descendants, is_alive
 from tests.weights import noise_model
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
+ROOT = Path(__file__).parents[2]
 MODEL = noise_model()
 SHAPE = clip_shape(MODEL, resolution="64P", ratio="16:9", duration_s=3)
 
@@ -261,6 +264,33 @@ def test_a_finisher_answers_with_what_it_uploaded_or_why_not(place: Workplace, t
         assert isinstance(refused, Refused)
         assert refused.failure.kind == "EncodeError"
         assert "9 frames, expected 36" in refused.failure.message
+
+
+def test_a_killed_finisher_is_lost_with_its_order_and_starts_again(place: Workplace) -> None:
+    latents = Latents(video=torch.zeros(SHAPE.video_latent), audio=torch.zeros(SHAPE.audio_latent))
+    order = FinishOrder(clip=clip(), attempt="0badcafe", latents=ray.put(latents))
+    with fleet_of(place) as fleet:
+        started(fleet, "finisher-0")
+        (pid,) = (pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::Finisher"))
+        os.kill(pid, signal.SIGKILL)
+        fleet.offer("finisher-0", order)
+        lost = event_of(fleet)
+        assert isinstance(lost, Lost)
+        assert lost.fatal is None
+        started(fleet, "finisher-0")
+        fleet.offer("finisher-0", dataclasses.replace(order, attempt="1badcafe"))
+        assert isinstance(event_of(fleet), Done)
+
+
+def test_a_cluster_that_is_not_there_is_said_soon() -> None:
+    script = (
+        "from pipeline.cluster import connect\nfrom pipeline.settings import ClusterSettings, ParallelSettings\n"
+        "with connect(ClusterSettings(address='127.0.0.1:1'), parallel=ParallelSettings()): pass"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "ClusterError: no Ray cluster at 127.0.0.1:1" in done.stderr
 
 
 def test_storage_that_says_no_is_told_as_such(place: Workplace, tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""What a run writes while it lasts and when it ends."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.fleet import FinishOrder
+from pipeline.ledger import Ledger, settings_hash
+from pipeline.manifest import Manifest
+from pipeline.plan import make_plan
+from pipeline.recording import RESULTS_PERIOD_S, RunRecorder
+from pipeline.results import RunFacts
+from pipeline.store import Store, open_store
+from pipeline.types import Clip, ClipFailure, Finished
+from tests.clips import MEDIA, make_clip
+from tests.fakes import finished
+
+CLIPS = tuple(make_clip(clip_id, row=row) for row, clip_id in enumerate(("a", "b")))
+FACTS = RunFacts(
+    run_id="run",
+    manifest="m.parquet",
+    output="out",
+    model="small",
+    model_hash="m" * 16,
+    started_at=datetime(2026, 11, 20, tzinfo=UTC),
+    ended_at=None,
+    settings={},
+    versions={},
+)
+SECONDS = {"render": 1.0}
+FAILURE = ClipFailure(stage="finish", kind="EncodeError", message="ffmpeg said no", retriable=False)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
+def recorder_of(store: Store, *, clock: Clock | None = None, retry_failed: bool = True) -> RunRecorder:
+    ledger = Ledger(store)
+    hashes = {clip.clip_id: settings_hash(clip, model_hash="m" * 16, media=MEDIA) for clip in CLIPS}
+    plan = make_plan(CLIPS, hashes, ledger.done_keys(), failed=ledger.failed_keys(), retry_failed=retry_failed)
+    table = pa.table({"clip_id": [clip.clip_id for clip in CLIPS], "prompt": [clip.prompt for clip in CLIPS]})
+    manifest = Manifest(uri="m.parquet", clips=CLIPS, table=table)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=clock or Clock())
+    recorder.begin()
+    return recorder
+
+
+def done(clip: Clip, attempt: str = "0badcafe") -> Finished:
+    return finished(FinishOrder(clip=clip, attempt=attempt, latents=b"latents"))
+
+
+def states(store: Store) -> list[str]:
+    table = pq.read_table(pa.BufferReader(store.get("results.parquet")))
+    return [str(state) for state in table.column("render_state").to_pylist()]
+
+
+def test_success_is_said_last_and_only_when_every_row_has_a_record(store: Store) -> None:
+    recorder = recorder_of(store)
+    recorder.record(CLIPS[0], finished=done(CLIPS[0]), num_attempts=1, seconds=SECONDS)
+    recorder.close()
+    assert store.head("_SUCCESS.json") is None
+    assert states(store) == ["SUCCEEDED", "PENDING"]
+
+    second = recorder_of(store)
+    assert [clip.clip_id for clip in second.plan.to_render] == ["b"]
+    second.record(CLIPS[1], finished=done(CLIPS[1]), num_attempts=2, seconds=SECONDS)
+    second.close()
+    assert json.loads(store.get("_SUCCESS.json"))["num_clips"] == 2
+    assert states(store) == ["SUCCEEDED", "SUCCEEDED"]
+
+
+def test_success_is_taken_back_when_work_is_left_again(store: Store) -> None:
+    store.put("_SUCCESS.json", b"{}")
+    recorder_of(store)
+    assert store.head("_SUCCESS.json") is None
+
+
+def test_a_failed_clip_has_its_reason_and_is_tried_again_unless_told_not_to(store: Store) -> None:
+    recorder = recorder_of(store)
+    recorder.fail(CLIPS[0], failures=[FAILURE])
+    recorder.close()
+    table = pq.read_table(pa.BufferReader(store.get("results.parquet")))
+    assert table.column("render_error").to_pylist() == ["finish: ffmpeg said no", None]
+    assert len(recorder_of(store).plan.to_render) == 2
+    kept = recorder_of(store, retry_failed=False)
+    assert [clip.clip_id for clip in kept.plan.to_render] == ["b"]
+    assert kept.outcomes["a"].state == "FAILED"
+
+
+def test_the_standing_record_counts_when_somebody_else_was_first(store: Store) -> None:
+    late, early = recorder_of(store), recorder_of(store)
+    early.record(CLIPS[0], finished=done(CLIPS[0], "11111111"), num_attempts=1, seconds=SECONDS)
+    late.record(CLIPS[0], finished=done(CLIPS[0], "22222222"), num_attempts=1, seconds=SECONDS)
+    record = late.outcomes["a"].record
+    assert record is not None
+    assert record.finished.attempt == "11111111"
+
+
+def test_results_are_rewritten_at_most_once_a_minute(store: Store) -> None:
+    clock = Clock()
+    recorder = recorder_of(store, clock=clock)
+    store.delete("results.parquet")
+    clock.now_s = RESULTS_PERIOD_S - 1
+    recorder.refresh(["a"])
+    recorder.flush()
+    assert store.head("results.parquet") is None
+    clock.now_s = RESULTS_PERIOD_S
+    recorder.refresh(["a"])
+    recorder.flush()
+    assert states(store) == ["RUNNING", "PENDING"]
+    store.delete("results.parquet")
+    recorder.refresh(["a"])
+    recorder.flush()
+    assert store.head("results.parquet") is None
+
+
+def test_storage_that_refuses_the_results_is_fatal_at_the_ends_alone(store: Store, tmp_path: Path) -> None:
+    clock = Clock()
+    recorder = recorder_of(store, clock=clock)
+    broken = tmp_path / "broken"
+    broken.write_text("a file where a folder is needed")
+    recorder.store = open_store(str(broken / "out"))
+    clock.now_s = RESULTS_PERIOD_S
+    recorder.refresh(())
+    recorder.flush()
+    with pytest.raises(StoreError):
+        recorder.close()
