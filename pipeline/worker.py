@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import ray
 
 from model.config import ModelConfig
-from model.shapes import ClipShape, clip_shape
 from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
 from pipeline.store import StorageSettings, open_store
@@ -29,12 +28,11 @@ if TYPE_CHECKING:
     import torch.distributed as dist
     from torch import Tensor
 
-    from model.renderer import Latents, RenderRequest
+    from model.renderer import Latents
 
 Verdict: TypeAlias = float | ClipFailure  # seconds that it took, or why there is no result
 Made = TypeVar("Made")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-WARM_UP_TOKENS = 4
 log = logging.getLogger(__name__)
 
 
@@ -85,6 +83,7 @@ class RankWorker:
     def start(self, host: str, port: int) -> None:
         """Joins the others, loads this rank's slices and renders the smallest clip there is, for one step."""
         from model.renderer import Renderer
+        from pipeline.requests import warm_up_request
         from pipeline.weights import open_weights, weights_errors
 
         group = self._join(host, port) if self.world_size > 1 else None
@@ -92,7 +91,7 @@ class RankWorker:
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
             self.renderer = Renderer.load(self.place.model, reader, group=group, device=device)
-        self.renderer.render(_warm_up_request(self.place.model))
+        self.renderer.render(warm_up_request(self.place.model))
 
     def _join(self, host: str, port: int) -> "dist.ProcessGroup":
         import torch
@@ -112,8 +111,10 @@ class RankWorker:
         self, clip: Clip, text: "Tensor", negative: "Tensor", image: "Tensor | None"
     ) -> tuple[Verdict, "Latents | None"]:
         """Rank 0's latents; the other ranks' are the same and stay where they are."""
+        from pipeline.requests import request_of
+
         began = time.monotonic()
-        request = _request(clip, text=text, negative=negative, image=image)
+        request = request_of(clip, text=text, negative=negative, image=image)
         try:
             self.renderer.check(request)
         except ValueError as error:  # before any collective, on every rank alike
@@ -248,49 +249,6 @@ class _Timed(Iterator[Any]):
 def _node() -> str:
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return address
-
-
-def _request(clip: Clip, *, text: "Tensor", negative: "Tensor", image: "Tensor | None") -> "RenderRequest":
-    from model.renderer import RenderRequest
-
-    return RenderRequest(
-        text=text,
-        negative=negative,
-        video_latent=clip.shape.video_latent,
-        audio_latent=clip.shape.audio_latent,
-        seed=clip.seed,
-        steps=clip.steps,
-        guidance=clip.guidance,
-        image_latent=image,
-    )
-
-
-def smallest_shape(model: ModelConfig) -> ClipShape:
-    shapes = (
-        clip_shape(model, resolution=resolution, ratio=ratio, duration_s=min(model.durations_s))
-        for resolution, ratios in model.sizes.items()
-        for ratio in ratios
-    )
-    return min(shapes, key=lambda shape: shape.num_tokens)
-
-
-def _warm_up_request(model: ModelConfig) -> "RenderRequest":
-    import torch
-
-    from model.renderer import RenderRequest
-
-    shape = smallest_shape(model)
-    text = torch.zeros(WARM_UP_TOKENS, model.transformer.text_in_channels)
-    return RenderRequest(
-        text=text,
-        negative=text,
-        video_latent=shape.video_latent,
-        audio_latent=shape.audio_latent,
-        seed=0,
-        steps=1,
-        guidance=None,
-        image_latent=None,
-    )
 
 
 def _as_data(stage: Stage, make: Callable[[], Made]) -> Made | ClipFailure:
