@@ -1,4 +1,4 @@
-"""What a rank is asked to render: a clip and its conditions, or the smallest clip there is, to warm up. Imports torch."""
+"""What a rank is asked to render: a clip and its conditions, or the smallest clip, to warm up. Imports torch."""
 
 import torch
 from torch import Tensor
