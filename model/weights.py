@@ -189,14 +189,20 @@ def _from_bytes(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tens
     return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
 
 
-def load_transformer_weights(
-    model: nn.Module, reader: WeightReader, *, part: str, config: TransformerConfig, tp: int, rank: int, device: str
-) -> None:
-    """Fill a model that `shard` prepared on the meta device from a checkpoint in the released layout."""
+def transformer_index(reader: WeightReader, *, part: str, config: TransformerConfig) -> Index:
+    """Where a Transformer's tensors lie, checked against its config. Reads headers alone."""
     with torch.device("meta"):  # the full-size layout, built without memory
         layout = Transformer(config, dtype=torch.bfloat16)
     index = read_index(reader, part)
     check_tensors(index, layout.state_dict().items(), what=part)
+    return index
+
+
+def load_transformer_weights(
+    model: nn.Module, reader: WeightReader, *, part: str, config: TransformerConfig, tp: int, rank: int, device: str
+) -> None:
+    """Fill a model that `shard` prepared on the meta device from a checkpoint in the released layout."""
+    index = transformer_index(reader, part=part, config=config)
     state = {}
     for name, parameter in model.state_dict().items():
         share = read_tensor(reader, index.entries[name], cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None)

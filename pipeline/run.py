@@ -16,7 +16,7 @@ from importlib.metadata import version
 
 from model.parallel import check_tp_size
 from model.text import build_text_encoder
-from model.weights import WeightReader, weights_digest
+from model.weights import WeightReader, transformer_index, weights_digest
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
 from pipeline.errors import ConfigError, StoreError
@@ -70,7 +70,10 @@ def _checked_weights(settings: RunSettings) -> WeightReader:
         check_tp_size(settings.model.transformer, settings.parallel.tp)
     except ValueError as error:
         raise ConfigError(f"parallel.tp: {error}") from error
-    return open_weights(settings.weights, settings.storage)
+    reader = open_weights(settings.weights, settings.storage)
+    with weights_errors(settings.weights):
+        transformer_index(reader, part="base", config=settings.model.transformer)
+    return reader
 
 
 def _read_manifest(settings: RunSettings, reader: WeightReader) -> Manifest:
