@@ -230,6 +230,8 @@ def _local_path(uri: str) -> Path:
 
 
 def _bucket_client(scheme: str, bucket: str, settings: StorageSettings) -> S3Store | GCSStore | AzureStore:
+    for name in [n for n, value in os.environ.items() if n.startswith("AWS_ENDPOINT_URL") and not value]:
+        del os.environ[name]  # set but empty means unset; obstore would panic on it
     endpoint = settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL", "")
     client: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=settings.connect_timeout_s),

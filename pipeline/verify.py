@@ -30,10 +30,10 @@ class VerifyFinding:
 
 
 def verify_output(store: Store) -> list[VerifyFinding]:
-    """All findings of an output, by record; an output without records is one too. StoreError if it cannot be listed."""
+    """All findings of an output, by record. StoreError if it cannot be listed, or has no records to check."""
     keys = sorted(Ledger(store).done_keys())
     if not keys:
-        return [VerifyFinding(record=store.where("records"), file="", got="no records", expected="at least one")]
+        raise StoreError(f"{store.uri} holds no records: there is nothing to verify")
     with ThreadPoolExecutor(NUM_READERS) as pool:
         findings = [each for found in pool.map(lambda key: list(_check_record(store, key)), keys) for each in found]
     log.info("%s: %d records, %d findings", store.uri, len(keys), len(findings))

@@ -90,9 +90,9 @@ def test_every_error_has_an_exit_code() -> None:
             assert exit_code(error) == codes.get(name, 5), name
 
 
-def test_verify_finds_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", f"output={tmp_path}"]) == 1
-    assert "no records" in capsys.readouterr().out
+def test_an_output_without_records_cannot_be_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", f"output={tmp_path}"]) == 2
+    assert f"{tmp_path} holds no records" in capsys.readouterr().err
 
 
 def test_parity_agrees_with_what_was_recorded(capsys: pytest.CaptureFixture[str]) -> None:
