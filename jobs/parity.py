@@ -1,6 +1,5 @@
 """`happyhorse parity path=DIR [tp=N] [only=GLOB]`: a table of errors against the limits. Exit 0 all ok, 1 otherwise."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from jobs.typed import build
 from model.parity import ParityError, ParityRow, run_parity
 from pipeline.errors import ConfigError
 
-COLOURS = {"ok": "green", "OFF": "red", "not built": "yellow"}
+COLOURS = {"ok": "green", "OFF": "red"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,6 @@ def parity(values: Mapping[str, Any]) -> int:
 
 
 def exit_code(rows: Sequence[ParityRow]) -> int:
-    """What is not built is a finding too."""
     return 0 if all(row.verdict == "ok" for row in rows) else 1
 
 
@@ -42,8 +40,7 @@ def show(rows: Sequence[ParityRow]) -> None:
     table = Table("file", "output", "error", "limit", "verdict")
     for row in rows:
         colour = COLOURS[row.verdict]
-        error = "" if math.isnan(row.error) else f"{row.error:.1e}"
-        table.add_row(row.file, row.output, error, f"{row.limit:.0e}", f"[{colour}]{row.verdict}[/]")
+        table.add_row(row.file, row.output, f"{row.error:.1e}", f"{row.limit:.0e}", f"[{colour}]{row.verdict}[/]")
     # A pipe has no width; eighty columns would cut the names.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in COLOURS}

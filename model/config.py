@@ -148,6 +148,9 @@ class ModelConfig:
     codecs: Literal["foal"]  # which video codec, audio codec and text encoder decode and condition it
 
     def __post_init__(self) -> None:
+        for name in ("fps", "spatial_scale", "audio_latents_per_s", "sample_rate_hz", "text_max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.default_resolution not in self.sizes:
             raise ValueError(f"default_resolution {self.default_resolution!r} is not one of {sorted(self.sizes)}")
         for resolution, ratios in self.sizes.items():

@@ -48,6 +48,8 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
         else:
             _knock(settings.address)
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
+    except SystemExit as error:  # while it starts, Ray answers SIGTERM by leaving with 15 and without a word
+        raise KeyboardInterrupt from error
     except (OSError, RuntimeError, ValueError) as error:
         where = settings.address or "this machine"
         raise ClusterError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from error

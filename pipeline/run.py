@@ -31,6 +31,7 @@ from pipeline.store import Store, open_store
 from pipeline.summary import ENVIRONMENT, SOME_FAILED, STOPPED, SUCCESS, RunSummary, Snapshot
 from pipeline.weights import open_weights, weights_errors
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)
 
 
@@ -114,7 +115,8 @@ def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
     from pipeline.worker import Workplace
 
-    with cluster.connect(settings.cluster, parallel=settings.parallel):
+    with _signals() as stop, cluster.connect(settings.cluster, parallel=settings.parallel):
+        stop.listen()  # Ray has put a handler of its own in the place of ours
         nodes = cluster.node_resources()
         device = cluster.choose_device(settings.cluster, nodes)
         place = Workplace(
@@ -128,7 +130,7 @@ def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[
         )
         groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)
-        with progress() as show, _signals() as stop:
+        with progress() as show:
 
             def observe(snapshot: Snapshot) -> None:
                 last[:] = [snapshot]
@@ -146,23 +148,31 @@ def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[
             ).run()
 
 
+class _Signals(StopSignal):
+    """SIGINT and SIGTERM, counted: the first stops gently, the second at once."""
+
+    def listen(self) -> None:
+        """Only the main thread can; whoever calls us from another has the signals."""
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                signal.signal(number, self._count)
+
+    def _count(self, number: int, frame: object) -> None:
+        self.count += 1
+
+
 @contextmanager
-def _signals() -> Iterator[StopSignal]:
-    """SIGINT and SIGTERM are counted while the driver runs: the first stops gently, the second at once."""
-    stop = StopSignal()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # whoever called us from a thread has the signals
-        return
-
-    def count(number: int, frame: object) -> None:
-        stop.count += 1
-
-    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals() -> Iterator[_Signals]:
+    """From before Ray starts until it is gone; then everything is as it was."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    signals = _Signals()
+    signals.listen()
     try:
-        yield stop
+        yield signals
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _summary(

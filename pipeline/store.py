@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -36,6 +37,8 @@ class StorageSettings:
     retry_timeout_s: float = 15.0  # no retry begins later than this after the first try
 
     def __post_init__(self) -> None:
+        if self.endpoint_url is not None:
+            _check_endpoint(self.endpoint_url, "storage.endpoint_url")
         for name in ("connect_timeout_s", "timeout_s", "retry_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"storage.{name} is {getattr(self, name)}, expected more than 0")
@@ -229,6 +232,13 @@ def _local_path(uri: str) -> Path:
     return Path(os.path.abspath(Path(uri.removeprefix("file://")).expanduser()))
 
 
+def _check_endpoint(endpoint: str, name: str) -> None:
+    """Raises ConfigError; obstore would panic."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{name} is {endpoint!r}, expected http://HOST:PORT or https://HOST")
+
+
 def _bucket_client(scheme: str, bucket: str, settings: StorageSettings) -> S3Store | GCSStore | AzureStore:
     for name in [n for n, value in os.environ.items() if n.startswith("AWS_ENDPOINT_URL") and not value]:
         del os.environ[name]  # set but empty means unset; obstore would panic on it
@@ -246,6 +256,8 @@ def _bucket_client(scheme: str, bucket: str, settings: StorageSettings) -> S3Sto
         return GCSStore(bucket, client_options=client, retry_config=retry)  # type: ignore[arg-type]
     if scheme == "az":
         return AzureStore(bucket, client_options=client, retry_config=retry)  # type: ignore[arg-type]
+    if endpoint:
+        _check_endpoint(endpoint, "AWS_ENDPOINT_URL")
     if endpoint.startswith("http://"):
         client["allow_http"] = True
     config: dict[str, Any] = {"disable_bulk_delete": True}  # bulk deletes need a header that some servers get wrong

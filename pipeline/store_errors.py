@@ -24,6 +24,8 @@ MEANINGS: dict[type[Exception], str] = {
     obstore_errors.GenericError: "storage failed",
     obstore_errors.BaseError: "storage failed",
     FileNotFoundError: "there is no such object",
+    FileExistsError: "a file is where a folder should be",
+    NotADirectoryError: "a file is where a folder should be",
     PermissionError: "access denied",
     NotImplementedError: "this storage cannot do that",
     ValueError: "its name is not one that storage can hold",

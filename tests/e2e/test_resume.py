@@ -64,3 +64,16 @@ def test_a_stopped_run_says_so_and_goes_on_where_it_was(caller: Caller, tmp_path
     assert {name: after[name] for name in before} == before
     assert len(after) == len(rows)
     assert f"{len(rows) - len(before)} rendered" in rest.stdout
+
+
+def test_a_stop_while_ray_starts_is_not_lost(finished: Finished, caller: Caller, tmp_path: Path) -> None:
+    """Ray puts a SIGTERM handler of its own in place while it starts, which would leave with 15 and without a word."""
+    with caller.rendering(finished.manifest, tmp_path / "output") as process:
+        assert process.stdout is not None
+        while "to render" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(2.5)
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 3, printed
+    assert "the same command goes on from here" in printed

@@ -50,6 +50,8 @@ def planted(folder: Path, name: str, tensor: str, factor: float) -> Path:
     ("name", "tensor", "only"),
     [
         ("dit_base_v2_fp32", "out.video", "dit_base_v2_fp32"),
+        ("dit_base_v2_bf16", "out.video", "dit_base_v2_bf16"),
+        ("dit_wide_v2_bf16", "out.audio", "dit_wide_v2_bf16"),
         ("dit_local_v1_weights", "block.layers.2.mlp.down_proj.weight", "dit_local_v1_fp32"),
         ("samplers_fp32", "base_i2v.audio", "samplers_fp32"),
         ("schedulers", "unipc8.trajectory", "schedulers"),
@@ -83,3 +85,21 @@ def test_bfloat16_differs_from_float32() -> None:
     rows = {(row.file, row.output): row.error for row in run_parity(GOLDEN, only="dit_base*")}
     assert rows["dit_base_v2_bf16", "out.video"] > 100 * rows["dit_base_v2_fp32", "out.video"]
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("tp", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_an_incomplete_recording_cannot_be_compared(tmp_path: Path, tp: int) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "copy")
+    (tmp_path / "copy" / "dit_base_v2_weights.safetensors").unlink()
+    with pytest.raises(ParityError, match=r"dit_base_v2_weights/model\.safetensors"):
+        run_parity(str(tmp_path / "copy"), only="dit_base_v2_fp32", tp=tp)
+    recording = tmp_path / "copy" / "dit_wide_v2_fp32.safetensors"
+    with safe_open(recording, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(recording)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "in.video"}, recording, metadata)
+    with pytest.raises(ParityError, match=r"does not hold 'in\.video'"):
+        run_parity(str(tmp_path / "copy"), only="dit_wide_v2_fp32", tp=tp)
+    save_file(tensors | {"out.video": torch.zeros(3)}, recording, metadata)
+    with pytest.raises(ParityError, match=r"out\.video is \[3\], computed is"):
+        run_parity(str(tmp_path / "copy"), only="dit_wide_v2_fp32", tp=tp)

@@ -265,3 +265,19 @@ def test_a_legal_key_has_the_same_parts_everywhere(parts: list[str]) -> None:
     if key_problem(key) is None:
         assert os.path.normpath(key) == key
         assert not key.startswith("/")
+
+
+@pytest.mark.parametrize("endpoint", ["foo", "localhost:9000", "ftp://host", "http://"])
+def test_an_endpoint_that_is_no_address_is_a_setting_to_mend(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """obstore would panic, which no `except` of ours can see."""
+    with pytest.raises(ConfigError, match=r"storage\.endpoint_url is .*, expected http://HOST:PORT or https://HOST"):
+        StorageSettings(endpoint_url=endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL is"):
+        open_store("s3://bucket/prefix")
+
+
+def test_an_output_below_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="a file is where a folder should be"):
+        open_store(str(tmp_path / "file")).put("records/a", b"x")
