@@ -33,7 +33,7 @@ def compose_values(root: str, words: Words) -> Values:
     with initialize_config_module("conf", version_base=None):
         config = compose(root, [f"{group}={choice}" for group, choice in choices.items()])
     known = [*leaves(_plain(config)), *_tables(_plain(config)), *groups]
-    _check_keys(root, typed=[*words.texts, *words.values], known=known)
+    _check_keys(root, typed=[*words.texts, *leaves(words.values)], known=known)
     values = _updated(config, {key: value for key, value in words.values.items() if key not in choices})
     missing = [key for key, value in values.items() if value == MISSING and key not in words.texts]
     if missing:

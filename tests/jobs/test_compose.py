@@ -98,6 +98,7 @@ def test_where_ray_is(words: list[str], address: str | None) -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
+        ("model.sampling={stepz:2}", "unknown key model.sampling.stepz; the nearest known one is model.sampling.steps"),
         ("media.crff=20", "unknown key media.crff; the nearest known one is media.crf"),
         ("crf=20", "unknown key crf; the nearest known one is media.crf"),
         ("path=x", "unknown key path"),
