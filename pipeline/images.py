@@ -5,12 +5,14 @@ Scaling and cropping to a clip's size are `model.images`'s.
 
 import hashlib
 import io
+import os
 import posixpath
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.cells import quoted
 from pipeline.errors import ClipError, RenderError
@@ -69,6 +71,8 @@ class ImageFolder:
         problem = key_problem(key)
         if problem:
             raise BadImage(quoted(uri), f"another name: {problem}")
+        if "://" not in root and not Path(os.path.realpath(root + key)).is_relative_to(os.path.realpath(root)):
+            raise BadImage(f"{quoted(uri)}, a link out of it", f"a file below the manifest's own folder {root}")
         return key
 
     def read(self, uri: str) -> ImageRef:
@@ -77,9 +81,12 @@ class ImageFolder:
         size_bytes = self.store.head(key)
         if size_bytes is None:
             raise BadImage(quoted(uri), f"a file that is there ({self.store.where(key)} is not)")
-        _check_bytes(size_bytes)
-        data = self.store.get(key)
-        height, width = image_size(data)
+        try:
+            _check_bytes(size_bytes)
+            data = self.store.get(key)
+            height, width = image_size(data)
+        except BadImage as error:
+            raise BadImage(f"{quoted(uri)}, {error.got}", error.expected) from error
         return ImageRef(uri=self.store.where(key), data=None, sha256=_sha256(data), height=height, width=width)
 
 
@@ -112,7 +119,9 @@ def image_size(data: bytes) -> tuple[int, int]:
             _check_size(height=height, width=width)
             image.load()
     except BROKEN as error:
-        raise BadImage(f"{len(data)} bytes that do not decode ({error})", "a whole " + _either(FORMATS)) from error
+        # Pillow's words for an unknown kind show an address in memory.
+        reason = "of no known kind" if isinstance(error, UnidentifiedImageError) else error
+        raise BadImage(f"{len(data)} bytes that do not decode ({reason})", "a whole " + _either(FORMATS)) from error
     return height, width
 
 

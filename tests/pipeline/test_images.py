@@ -56,16 +56,16 @@ def test_an_image_lying_on_its_side_is_taken_as_it_is_shown(tmp_path: Path) -> N
 
 
 IMAGES: list[tuple[str, bytes, str]] = [
-    ("empty", b"", "got 0 bytes that do not decode"),
-    ("text", b"not a picture", "got 13 bytes that do not decode"),
+    ("empty", b"", "GOT 0 bytes that do not decode (of no known kind), expected a whole JPEG, PNG, WEBP or BMP"),
+    ("text", b"not a picture", "GOT 13 bytes that do not decode (of no known kind)"),
     ("truncated png", picture()[:-60], "bytes that do not decode"),
     ("truncated jpeg", picture(kind="JPEG")[:-400], "bytes that do not decode"),
     ("gif", picture(kind="GIF"), "expected a whole JPEG, PNG, WEBP or BMP"),
-    ("small", picture(299, 400), "got 299x400 pixels, expected at least 300 pixels a side"),
-    ("wide", picture(751, 300), "got 751x300 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
-    ("high", picture(300, 751), "got 300x751 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
-    ("huge", picture(8001, 8000, kind="PNG"), "got 8001x8000 pixels, expected at most 64 megapixels"),
-    ("heavy", picture() + bytes(20_000_001), "got 20.0 MB, expected at most 20 MB"),
+    ("small", picture(299, 400), "GOT 299x400 pixels, expected at least 300 pixels a side"),
+    ("wide", picture(751, 300), "GOT 751x300 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
+    ("high", picture(300, 751), "GOT 300x751 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
+    ("huge", picture(8001, 8000, kind="PNG"), "GOT 8001x8000 pixels, expected at most 64 megapixels"),
+    ("heavy", picture() + bytes(20_000_001), "GOT 20.0 MB, expected at most 20 MB"),
 ]
 
 
@@ -76,13 +76,31 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, content: bytes, message: s
     cell: Any = {"bytes": content, "path": "a.png"} if inline else "a.png"
     (line,) = findings(write(tmp_path, {"prompt": ["a"], "image": [cell]}))
     assert line.startswith("row 0, column image: ")
-    assert message in line
+    assert message.replace("GOT", "got" if inline else "got 'a.png',") in line
 
 
 @pytest.mark.parametrize("size", [(300, 300), (750, 300), (300, 750)])
 def test_pictures_at_the_limits_can_be_used(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "a.png").write_bytes(picture(*size))
     assert only(read(write(tmp_path, {"prompt": ["a"], "image": ["a.png"]}))).image is not None
+
+
+def test_links_are_followed_below_the_manifests_folder_and_not_out_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(picture())
+    (folder / "own.png").write_bytes(picture())
+    (folder / "deep" / "out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "deep" / "within.png").symlink_to(folder / "own.png")
+    (tmp_path / "other name").symlink_to(folder)
+    write(folder, {"prompt": ["a"] * 3, "image": ["deep/out.png", "deep/within.png", "up/secret.png"]})
+    for name in ("in", "other name"):
+        assert findings(tmp_path / name / "m.parquet") == [
+            f"row {row}, column image: got {image!r}, a link out of it, "
+            f"expected a file below the manifest's own folder {tmp_path}/{name}/"
+            for row, image in ((0, "deep/out.png"), (2, "up/secret.png"))
+        ]
 
 
 def test_a_bad_image_is_said_for_every_row_that_names_it(tmp_path: Path) -> None:
