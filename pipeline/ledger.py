@@ -113,7 +113,8 @@ class Ledger:
         try:
             return _parse_record(json.loads(data))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{self.store.where(key)} is not a record: {type(error).__name__} {error}") from error
+            reason = f"{self.store.where(key)} is not a record: {type(error).__name__} {error}"
+            raise StoreError(f"{reason}. Delete it and run again: its clip is then rendered again") from error
 
     def read_records(self, keys: Iterable[str]) -> dict[str, ClipRecord]:
         """Many records by key, read side by side."""
