@@ -92,6 +92,9 @@ def _values(table: pa.Table, name: str, kind: Kind, findings: Findings) -> list[
     except UnicodeDecodeError as error:
         findings.add(-1, name, f"bytes that are not UTF-8 ({error.reason})", EXPECTED[kind])
         return [None] * table.num_rows
+    except (ValueError, OverflowError, LookupError) as error:  # what a struct holds beside bytes and path
+        findings.add(-1, name, f"values that cannot be read ({error})", EXPECTED[kind])
+        return [None] * table.num_rows
     if kind == "media":
         return [None if isinstance(value, dict) and not any(value.values()) else value for value in values]
     if kind in ("integer", "number"):

@@ -1,30 +1,30 @@
 """A table of prompts, read and checked whole before anything is started. All that is wrong is said at once.
 
-`cells.py` knows the columns' types, `rows.py` what a value must be, `images.py` what a picture must be.
+`tables.py` reads the files, `cells.py` knows the columns' types, `rows.py` what a value must be, `images.py` what a
+picture must be.
 """
 
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.config import ModelConfig
 from pipeline.cells import COLUMNS, Findings, read_cells
-from pipeline.errors import Finding, ManifestError
+from pipeline.errors import ManifestError
 from pipeline.images import BadImage, ImageFolder, inline_image
 from pipeline.rows import RowReader
-from pipeline.store import StorageSettings, open_store, split_uri
+from pipeline.store import StorageSettings, open_store
+from pipeline.tables import read_table
 from pipeline.types import Clip, ImageRef, JsonDict
 
 NUM_READERS = 4  # of images: reading waits, decoding takes a core
-PARQUET = ".parquet"
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +35,11 @@ class Manifest:
     uri: str
     clips: tuple[Clip, ...]
     table: pa.Table
+    files: tuple[str, ...] = ()  # the addresses it was read from
+
+    def is_read_from(self, address: str) -> bool:
+        """Whether this object, perhaps by another name for its folder, is one of the manifest's files."""
+        return _real(address) in {_real(file) for file in self.files}
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -42,7 +47,7 @@ class Manifest:
         return tuple(name for name in self.table.column_names if name not in COLUMNS)
 
     def row(self, clip: Clip) -> JsonDict:
-        """The clip's whole row, fit for JSON: bytes become their digest and size."""
+        """The clip's whole row, fit for JSON: bytes, and text that is not UTF-8, become digest and size."""
         return {name: _json_safe(_as_py(self.table.column(name)[clip.row])) for name in self.table.column_names}
 
 
@@ -55,7 +60,7 @@ def read_manifest(
     truncate_text: bool = False,
 ) -> Manifest:
     """Reads a Parquet file, a folder of them or a glob. ManifestError lists every finding."""
-    table, folder = read_table(uri, storage=storage)
+    table, folder, files = read_table(uri, storage=storage)
     findings = Findings()
     if table.num_rows == 0:
         findings.add(-1, "", "no rows", "at least one")
@@ -67,47 +72,9 @@ def read_manifest(
     clips = [clip for clip in (reader.clips(cells, images) if typed else []) if clip is not None]
     if findings.items:
         raise ManifestError(uri, findings.in_order())
-    manifest = Manifest(uri=uri, clips=tuple(clips), table=table)
+    manifest = Manifest(uri=uri, clips=tuple(clips), table=table, files=files)
     log.info("%s: %d clips, carried columns: %s", uri, len(clips), ", ".join(manifest.carried) or "none")
     return manifest
-
-
-def read_table(uri: str, *, storage: StorageSettings) -> tuple[pa.Table, str]:
-    """The table and the address of the folder that relative images are looked for in."""
-    root, name = split_uri(uri.rstrip("/"))
-    store = open_store(root, storage)
-    if store.head(name) is not None:
-        return _parse(store.get(name), uri), root
-    pattern = name if any(sign in name for sign in "*?[") else None
-    folder = root if pattern else f"{root}/{name}"
-    store = open_store(folder, storage)
-    keys = sorted(key for key, _ in store.list() if _is_part(key, pattern))
-    if not keys:
-        _fail(uri, "no such file, and no folder with *.parquet files", "a Parquet file, a folder of them or a glob")
-    parts = [_parse(store.get(key), store.where(key)) for key in keys]
-    try:
-        return pa.concat_tables(parts, promote_options="default"), folder
-    except pa.ArrowException as error:
-        _fail(uri, f"files whose columns differ in type ({error})", "the same types in all of them")
-
-
-def _is_part(key: str, pattern: str | None) -> bool:
-    """Hidden files and those that begin with `_` are other programs' notes, by the custom of Parquet folders."""
-    if pattern is not None:
-        return "/" not in key and fnmatchcase(key, pattern)
-    return key.endswith(PARQUET) and not any(part.startswith((".", "_")) for part in key.split("/"))
-
-
-def _parse(data: bytes, uri: str) -> pa.Table:
-    try:
-        # Arrow's reading threads may be torn down late and abort a process that ends soon after (arrow #34314).
-        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        _fail(uri, f"{len(data)} bytes that are not Parquet ({' '.join(str(error).split())[:120]})", "a Parquet file")
-
-
-def _fail(uri: str, got: str, expected: str) -> NoReturn:
-    raise ManifestError(uri, [Finding(-1, "", got, expected)])
 
 
 def _read_images(values: Sequence[Any], folder: ImageFolder, findings: Findings) -> list[ImageRef | None]:
@@ -123,6 +90,10 @@ def _read_images(values: Sequence[Any], folder: ImageFolder, findings: Findings)
             findings.add(row, "image", image.got, image.expected)
         images.append(None if isinstance(image, BadImage) else image)
     return images
+
+
+def _real(address: str) -> str:
+    return address if "://" in address else os.path.realpath(address)
 
 
 def _address_or_bytes(value: Any) -> str | bytes | None:
@@ -142,7 +113,11 @@ def _read_image(each: str | bytes, folder: ImageFolder) -> ImageRef | BadImage:
 
 
 def _as_py(scalar: pa.Scalar) -> Any:
-    """Moments that Python has no value for (nanoseconds, the year 10000) come as Arrow's text."""
+    """Moments that Python has no value for come as Arrow's text, text that is not UTF-8 as bytes.
+
+    Such are nanoseconds, the year 10000 and time zones that nobody knows. It is used when a clip is rendered already:
+    whatever can be read must get through.
+    """
     if not scalar.is_valid:
         return None
     if isinstance(scalar, pa.StructScalar):
@@ -151,8 +126,19 @@ def _as_py(scalar: pa.Scalar) -> Any:
         return [_as_py(value) for value in scalar.values]
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError):
-        return scalar.cast(pa.string()).as_py()
+    except UnicodeDecodeError:
+        while not hasattr(scalar, "as_buffer"):  # a dictionary's or an extension's
+            scalar = scalar.value
+        return scalar.as_buffer().to_pybytes()
+    except (ValueError, OverflowError, LookupError):
+        return _moment(scalar)
+
+
+def _moment(scalar: pa.Scalar) -> str:
+    try:
+        return str(scalar.cast(pa.string()).as_py())
+    except (pa.ArrowException, AttributeError):
+        return f"{getattr(scalar, 'value', '')} {scalar.type}".lstrip()
 
 
 def _json_safe(value: Any) -> Any:

@@ -11,12 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
 from pipeline.manifest import Manifest
 from pipeline.plan import Plan
 from pipeline.results import Outcome, RunFacts, write_results, write_run
 from pipeline.store import Store
+from pipeline.tables import RESULTS
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings
 
 SUCCESS_KEY = "_SUCCESS.json"
@@ -48,8 +49,13 @@ class RunRecorder:
     def begin(self) -> None:
         """Knows again what earlier runs left. An output that has work left is no success any more.
 
-        The first results are written here: an output that takes none is found before anything is started.
+        The first results are written here: an output that takes none is found before anything is started. So is one
+        whose results would replace the manifest.
         """
+        results = self.store.where(RESULTS)
+        if self.manifest.is_read_from(results):
+            reason = "is read as the manifest and would be replaced by this run's results"
+            raise ConfigError(f"{results} {reason}, expected another output or another name for the manifest")
         keys = {clip.clip_id: record_key(clip.clip_id, self.plan.hashes[clip.clip_id]) for clip in self.plan.done}
         records = self.ledger.read_records(keys.values())
         for clip_id, key in keys.items():

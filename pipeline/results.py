@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 from pipeline.ledger import ClipRecord
 from pipeline.manifest import Manifest
 from pipeline.store import Store
+from pipeline.tables import PREFIX_KEY, RESULTS
 from pipeline.types import Clip, JsonDict, State
 
-RESULTS = "results.parquet"
 RUN = "run.json"
-PREFIX_KEY = b"happyhorse.prefix"
 
 # Ours, in this order.
 FIELDS: tuple[pa.Field, ...] = (

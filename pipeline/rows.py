@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class RowReader:
     def _check_texts(self, row: int, given: dict[str, Any]) -> None:
         for name in ("prompt", "negative_prompt"):
             text = given[name]
-            if name == "prompt" and not (text or "").strip():
+            if name == "prompt" and not _is_seen(text or ""):
                 self.findings.add(row, name, quoted(text), "some text")
             elif text:
                 self._check_length(row, name, text)
@@ -114,10 +115,10 @@ class RowReader:
     def _check_numbers(self, row: int, given: dict[str, Any]) -> None:
         for name, least, most in (("seed", 0, MAX_SEED), ("steps", 1, MAX_STEPS)):
             if given[name] is not None and not least <= given[name] <= most:
-                self.findings.add(row, name, given[name], f"an integer from {least} to {most}")
+                self.findings.add(row, name, quoted(given[name]), f"an integer from {least} to {most}")
         guidance = given["guidance"]
         if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-            self.findings.add(row, "guidance", guidance, "a finite number of 0 or more")
+            self.findings.add(row, "guidance", quoted(guidance), "a finite number of 0 or more")
         if given["audio_in"] is not None:
             expected = f"nothing: model {self.model.name} cannot render to a given sound"
             self.findings.add(row, "audio_in", quoted(given["audio_in"]), expected)
@@ -144,6 +145,11 @@ class RowReader:
             return default
         chosen: T = value
         return chosen
+
+
+def _is_seen(text: str) -> bool:
+    """Whether anything but space, control and format characters is in it."""
+    return any(not sign.isspace() and unicodedata.category(sign) not in ("Cc", "Cf") for sign in text)
 
 
 def default_seed(clip_id: str) -> int:

@@ -1,7 +1,9 @@
 """A manifest is read whole: every mistake said at once, with row, column, value and what was expected."""
 
+import hashlib
 import json
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -87,6 +89,7 @@ CELLS: list[tuple[str, Any, str]] = [
     ("prompt", "", "row 1, column prompt: got '', expected some text"),
     ("prompt", None, "row 1, column prompt: got null, expected some text"),
     ("prompt", " \n\t", "row 1, column prompt: got ' \\n\\t', expected some text"),
+    ("prompt", "\u200b\x00\ufeff \x1b", "row 1, column prompt: got '\\u200b\\x00\\ufeff \\x1b', expected some text"),
     ("prompt", "x" * 5001, "row 1, column prompt: got 5001 characters, expected at most 5000 characters"),
     (
         "prompt",
@@ -124,6 +127,11 @@ CELLS: list[tuple[str, Any, str]] = [
     ("seed", -1, "row 1, column seed: got -1, expected an integer from 0 to 2147483647"),
     ("seed", 2**31, "row 1, column seed: got 2147483648, expected an integer from 0 to 2147483647"),
     ("seed", float("inf"), "row 1, column seed: got inf, expected an integer"),
+    (
+        "seed",
+        1e300,
+        f"row 1, column seed: got {str(int(1e300))[:60]}... (301 characters), expected an integer from 0 to 2147483647",
+    ),
     ("steps", 0, "row 1, column steps: got 0, expected an integer from 1 to 1000"),
     ("guidance", -0.5, "row 1, column guidance: got -0.5, expected a finite number of 0 or more"),
     ("guidance", float("inf"), "row 1, column guidance: got inf, expected a finite number of 0 or more"),
@@ -250,45 +258,16 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     assert line.startswith("column prompt: got bytes that are not UTF-8")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("gone.parquet", None, "got no such file, and no folder with *.parquet files"),
-        ("words.parquet", b"prompt\na red ball\n", "got 18 bytes that are not Parquet"),
-        ("empty.parquet", b"", "got 0 bytes that are not Parquet"),
-        ("cut.parquet", "cut", "bytes that are not Parquet"),
-    ],
-)
-def test_files_that_are_none(tmp_path: Path, name: str, content: Any, message: str) -> None:
-    if content == "cut":
-        content = write(tmp_path, {"prompt": ["a"] * 100}, "whole").read_bytes()[:-20]
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    (line,) = findings(tmp_path / name)
-    assert message in line
+def test_a_prompt_with_control_and_format_characters_is_kept_letter_for_letter(tmp_path: Path) -> None:
+    prompt = "\u200b a\x00 \u200d"
+    assert only(read(write(tmp_path, {"prompt": [prompt]}))).prompt == prompt
 
 
-def test_a_folder_is_its_files_in_order_of_their_names(tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    (folder / "more").mkdir(parents=True)
-    write(folder, {"prompt": ["c"], "note": [1]}, "b.parquet")
-    write(folder, {"prompt": ["a", "b"]}, "a.parquet")
-    write(folder / "more", {"prompt": ["d"]}, "a.parquet")
-    write(folder, {"prompt": [""]}, "_metadata.parquet")
-    write(folder, {"prompt": [""]}, ".hidden.parquet")
-    (folder / "README.md").write_text("no table")
-    manifest = read(folder)
-    assert [(clip.prompt, clip.row) for clip in manifest.clips] == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
-    assert manifest.table["note"].to_pylist() == [None, None, 1, None]
-    assert [clip.prompt for clip in read(f"{folder}/").clips] == ["a", "b", "c", "d"]
-    assert [clip.prompt for clip in read(f"{folder}/[b-z]*.parquet").clips] == ["c"]
-
-
-def test_files_of_a_folder_that_disagree_about_a_type(tmp_path: Path) -> None:
-    write(tmp_path, {"prompt": ["a"], "note": [1]}, "a.parquet")
-    write(tmp_path, {"prompt": ["b"], "note": ["x"]}, "b.parquet")
-    (line,) = findings(tmp_path)
-    assert "files whose columns differ in type" in line
+def test_an_image_cell_that_holds_what_nobody_can_read(tmp_path: Path) -> None:
+    when = pa.array([1], pa.timestamp("us", "No/Where"))
+    image = pa.StructArray.from_arrays([pa.array(["a.png"]), when], ["path", "when"])
+    (line,) = findings(write(tmp_path, {"prompt": ["a"], "image": image}))
+    assert line.startswith("column image: got values that cannot be read")
 
 
 def test_identity_follows_what_the_row_says_about_its_clip(tmp_path: Path) -> None:
@@ -339,6 +318,33 @@ def test_other_columns_of_any_type_are_kept_as_they_were(tmp_path: Path) -> None
     assert row["时间"] == "1970-01-01 00:00:00.000000001"
     assert row["times"] == ["1970-01-01 00:00:00.000000001", "1970-01-01 00:00:00.000000002"]
     assert row["far"] == {"at": "10000-01-01 00:00:00.000"}
+
+
+def test_what_python_cannot_read_is_carried_all_the_same(tmp_path: Path) -> None:
+    """A row is said when its clip is rendered already: too late to find fault with it."""
+    bad = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(struct.pack("<ii", 0, 2)), pa.py_buffer(b"\xff\xfe")]
+    )
+    nowhere = pa.array([1], pa.timestamp("us", "No/Where"))
+    table = pa.table(
+        {
+            "prompt": ["a"],
+            "extra": bad,
+            "large": bad.cast(pa.large_string()),
+            "when": nowhere,
+            "both": pa.StructArray.from_arrays([bad, nowhere], ["text", "when"]),
+            "list": pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), bad),
+        }
+    )
+    manifest = read(write(tmp_path, table))
+    assert manifest.table.equals(table)
+    said = {"sha256": hashlib.sha256(b"\xff\xfe").hexdigest(), "size_bytes": 2}
+    when = "1 timestamp[us, tz=No/Where]"
+    row = {"extra": said, "large": said, "when": when, "both": {"text": said, "when": when}, "list": [said]}
+    assert manifest.row(manifest.clips[0]) == {"prompt": "a", **row}
+    coded = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), bad)
+    manifest = replace(manifest, table=table.append_column("coded", coded))
+    assert manifest.row(manifest.clips[0])["coded"] == said
 
 
 def test_truncation_is_asked_for_and_keeps_as_much_as_fits(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.fleet import FinishOrder
 from pipeline.ledger import Ledger, settings_hash
 from pipeline.manifest import Manifest
@@ -19,6 +19,7 @@ from pipeline.store import Store, open_store
 from pipeline.types import Clip, ClipFailure, Finished
 from tests.clips import MEDIA, make_clip
 from tests.fakes import finished
+from tests.manifests import read, write
 
 CLIPS = tuple(make_clip(clip_id, row=row) for row, clip_id in enumerate(("a", "b")))
 FACTS = RunFacts(
@@ -81,6 +82,35 @@ def test_success_is_said_last_and_only_when_every_row_has_a_record(store: Store)
     second.close()
     assert json.loads(store.get("_SUCCESS.json"))["num_clips"] == 2
     assert states(store) == ["SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize("name", [".", "link", "file://"])
+def test_results_never_replace_the_manifest(store: Store, tmp_path: Path, name: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    source = f"file://{tmp_path}/results.parquet" if name == "file://" else str(tmp_path / name / "results.parquet")
+    given = write(tmp_path, {"prompt": ["a"], "clip_id": ["a"]}, "results.parquet").read_bytes()
+    manifest = read(source)
+    plan = make_plan(manifest.clips, {"a": "1" * 16}, frozenset(), failed=(), retry_failed=True)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
+    with pytest.raises(ConfigError, match=r"results\.parquet is read as the manifest and would be replaced"):
+        recorder.begin()
+    assert (tmp_path / "results.parquet").read_bytes() == given
+
+
+def test_the_second_run_into_the_manifests_own_folder_has_nothing_left(store: Store, tmp_path: Path) -> None:
+    write(tmp_path, {"prompt": ["a"], "clip_id": ["a"]})
+    left = []
+    for _ in range(2):
+        manifest = read(tmp_path)
+        hashes = {clip.clip_id: settings_hash(clip, model_hash="m" * 16, media=MEDIA) for clip in manifest.clips}
+        plan = make_plan(manifest.clips, hashes, Ledger(store).done_keys(), failed=(), retry_failed=True)
+        recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
+        recorder.begin()
+        for clip in plan.to_render:
+            recorder.record(clip, finished=done(clip), num_attempts=1, seconds=SECONDS)
+        recorder.close()
+        left.append(len(plan.to_render))
+    assert left == [1, 0]
 
 
 def test_success_is_taken_back_when_work_is_left_again(store: Store) -> None:
