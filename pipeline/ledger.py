@@ -17,6 +17,14 @@ from pipeline.types import Clip, ClipFailure, Finished, JsonDict, MediaFile, Med
 
 RECORDS = "records"
 FAILED = "failed"
+SAID_BY_ROWS = (  # fields of a model's config that decide a clip only through the clip's own values
+    "sizes",
+    "default_resolution",
+    "default_ratio",
+    "default_duration_s",
+    "durations_s",
+    "text_max_tokens",
+)
 HASH_DIGITS = 16
 NUM_READERS = 16  # records are small: reading them is waiting
 
@@ -52,6 +60,7 @@ def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> Jso
         "resolution": clip.resolution,
         "ratio": clip.ratio,
         "duration_s": clip.duration_s,
+        "shape": _plain(clip.shape),
         "seed": clip.seed,
         "steps": clip.steps,
         "guidance": clip.guidance,
@@ -65,7 +74,10 @@ def settings_hash(clip: Clip, *, model_hash: str, media: MediaSettings) -> str:
 
 
 def model_hash(model: ModelConfig, weights_digest: str) -> str:
-    return _digest({"config": model, "weights": weights_digest})
+    """Of all that a row cannot say itself: defaults, limits and the size table reach a clip as values of its own."""
+    config = {name: value for name, value in _plain(model).items() if name not in SAID_BY_ROWS}
+    config["sampling"] = {k: v for k, v in config["sampling"].items() if k not in ("steps", "negative_prompt")}
+    return _digest({"config": config, "weights": weights_digest})
 
 
 def record_key(clip_id: str, settings_hash: str) -> str:

@@ -34,7 +34,7 @@ def hash_of(**changes: Any) -> str:
 
 def test_a_hash_is_sixteen_hex_digits_and_the_same_tomorrow() -> None:
     """Pinned: a change of the way it is computed would render everything anew, everywhere."""
-    assert hash_of() == "1c1748a0184cf417"
+    assert hash_of() == "2398973612bc317d"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,27 @@ def test_weights_and_config_change_the_hash() -> None:
         model_hash(replace(model, sampling=replace(model.sampling, flow_shift=4.0)), "w"),
     ]
     assert len({settings_hash(clip, model_hash=each, media=MEDIA) for each in hashes}) == len(hashes)
+
+
+def test_defaults_and_limits_of_a_config_do_not_change_the_hash() -> None:
+    """Clips that name their own values are not rendered again because another default was chosen for the rest."""
+    model = small_model()
+    other = replace(
+        model,
+        default_ratio="1:1",
+        durations_s=(3, 4),
+        default_duration_s=4,
+        text_max_tokens=100,
+        sampling=replace(model.sampling, steps=7, negative_prompt="dull"),
+    )
+    assert model_hash(other, "w") == model_hash(model, "w")
+
+
+def test_another_size_behind_the_same_name_changes_the_hash() -> None:
+    clip = make_clip()
+    cropped = replace(clip, shape=replace(clip.shape, height=clip.shape.height - 2))
+    hashes = {settings_hash(each, model_hash="m", media=MEDIA) for each in (clip, cropped)}
+    assert len(hashes) == 2
 
 
 def test_spelling_and_order_of_a_config_do_not_change_the_hash() -> None:
