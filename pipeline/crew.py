@@ -5,6 +5,7 @@ Nothing here blocks: every call is a reference that `cluster.RayFleet` waits for
 
 import dataclasses
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -34,7 +35,7 @@ GET_S = 10.0  # to fetch an answer of a few hundred bytes that is there already
 REASON_CHARS = 1500
 
 
-class Crew:
+class Crew(ABC):
     """What encoders, finishers and groups have in common. `start` and `offer` come with the kind."""
 
     stage: Stage
@@ -46,11 +47,11 @@ class Crew:
         self.result: Ref = None  # of what the order makes
         self._waits_for, self._since_s, self._limit_s = "", 0.0, 0.0
 
-    def start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def start(self) -> None: ...
 
-    def offer(self, order: Order) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def offer(self, order: Order) -> None: ...
 
     def refs(self) -> list[Ref]:
         return list(self.calls)
