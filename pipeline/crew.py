@@ -56,7 +56,7 @@ class Crew(ABC):
     def refs(self) -> list[Ref]:
         return list(self.calls)
 
-    def poll(self) -> None:
+    def poll(self) -> None:  # noqa: B027  # most have nothing to ask
         """A chance to ask the actors something, once a turn."""
 
     def collect(self, ref: Ref) -> Event | None:
