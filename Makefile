@@ -22,7 +22,7 @@ setup: .venv/.ready ## make .venv with everything in it, ffmpeg included
 render: .venv/.ready ## render the ten clips of examples/demo.parquet into outputs/demo
 	.venv/bin/happyhorse render manifest=examples/demo.parquet output="$(OUTPUT)" $(ARGS)
 
-test: .venv/.ready ## run every test (ARGS="-m 'not e2e'" for the quick ones)
+test: .venv/.ready ## run every test (CONTRIBUTING.md has the quick ones)
 	.venv/bin/python -m pytest $(ARGS)
 
 lint: .venv/.ready ## style and types, without running anything

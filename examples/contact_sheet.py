@@ -1,15 +1,15 @@
 """A picture of an output: one line a clip, with its prompt, frames evenly in time and its sound as loudness over time.
 
-python examples/contact_sheet.py outputs/demo docs/demo.png
+python examples/contact_sheet.py outputs/demo sheet.png
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
 NUM_FRAMES = 8
@@ -33,26 +33,26 @@ def loudness_of(wav: Path, *, columns: int) -> list[float]:
     return [float(np.abs(part.astype(float)).max()) / 32768 for part in np.array_split(samples, columns)]
 
 
-def draw_clip(record: dict[str, Any], output: Path) -> Image.Image:
-    frames = frames_of(output / record["files"]["mp4"]["name"])
+def draw_clip(row: dict[str, Any], output: Path) -> Image.Image:
+    frames = frames_of(output / row["render_mp4"])
     width = NUM_FRAMES * (TILE + GAP)
     line = Image.new("RGB", (width, LABEL + TILE + 34), "white")
     draw = ImageDraw.Draw(line)
-    draw.text((2, 2), record["row"]["prompt"], fill="black", font=ImageFont.load_default(12))
+    draw.text((2, 2), row["prompt"], fill="black", font=ImageFont.load_default(12))
     for n, frame in enumerate(frames):
         line.paste(frame, (n * (TILE + GAP) + (TILE - frame.width) // 2, LABEL + (TILE - frame.height) // 2))
     middle = LABEL + TILE + 16
-    if "wav" not in record["files"]:
+    if row["render_wav"] is None:
         draw.text((2, middle - 6), "no sound asked for", fill="gray", font=ImageFont.load_default(10))
         return line
-    for x, level in enumerate(loudness_of(output / record["files"]["wav"]["name"], columns=width - GAP)):
+    for x, level in enumerate(loudness_of(output / row["render_wav"], columns=width - GAP)):
         draw.line([(x, middle - level * 14), (x, middle + level * 14)], fill=(60, 90, 160))
     return line
 
 
 def main(output: Path, target: Path) -> None:
-    records = [json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))]
-    lines = [draw_clip(record, output) for record in records]
+    rows = pq.read_table(output / "results.parquet").to_pylist()
+    lines = [draw_clip(row, output) for row in rows if row["render_state"] == "SUCCEEDED"]
     sheet = Image.new("RGB", (lines[0].width, sum(line.height + GAP for line in lines)), "white")
     top = 0
     for line in lines:

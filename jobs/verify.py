@@ -21,5 +21,10 @@ def verify(values: Mapping[str, Any]) -> int:
     findings = verify_output(store)
     for finding in findings:
         print(finding)
-    print(f"{store.uri}: {len(findings)} findings" if findings else f"{store.uri}: every file is as recorded")
+    if findings:
+        print(
+            f"{store.uri}: findings: {len(findings)}. Delete the records they name and render again to mend these clips"
+        )
+    else:
+        print(f"{store.uri}: every file is as recorded")
     return 1 if findings else 0
