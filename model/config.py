@@ -145,7 +145,6 @@ class ModelConfig:
     durations_s: tuple[int, ...]
     default_duration_s: int
     text_max_tokens: int
-    codecs: Literal["foal"]  # which video codec, audio codec and text encoder decode and condition it
 
     def __post_init__(self) -> None:
         for name in ("fps", "spatial_scale", "audio_latents_per_s", "sample_rate_hz", "text_max_tokens"):

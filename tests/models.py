@@ -46,5 +46,4 @@ def small_model(name: str = "small") -> ModelConfig:
         durations_s=(3, 4, 5),
         default_duration_s=3,
         text_max_tokens=640,
-        codecs="foal",
     )

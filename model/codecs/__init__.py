@@ -1,4 +1,4 @@
-"""Builds the codecs that a model's config names, with their weights from `codec/` below the weights root."""
+"""Builds a model's codecs with their weights from `codec/` below the weights root; the foal's are the only ones yet."""
 
 from model.codecs.foal import FoalAudioCodec, FoalVideoCodec
 from model.codecs.interfaces import AudioCodec, VideoCodec

@@ -1,6 +1,6 @@
 """The distilled stage: few steps, one forward each, no guidance; the clean prediction is noised again for the next."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import Tensor
@@ -42,11 +42,3 @@ def sample_distilled(
         if on_step is not None:
             on_step(done + 1, steps)
     return hold_first_frame(video, image_latent), audio
-
-
-def fresh_noise(
-    draw: Callable[[tuple[int, ...]], Tensor], video: Tensor, audio: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (video, audio) noise of the samples' shapes, video drawn first."""
-    while True:
-        yield draw(tuple(video.shape)), draw(tuple(audio.shape))
