@@ -90,6 +90,18 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistilledConfig:
+    """The distilled stage's numbers; it is never guided. Defaults are those of spec/model.md."""
+
+    steps: int = 8
+    flow_shift: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuperResolutionConfig:
     """The super-resolution stage's numbers; defaults are those of spec/model.md."""
 
@@ -112,6 +124,31 @@ class SuperResolutionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuperResolutionStage:
+    """The second stage of a model: a Transformer of its own that enlarges what the first stage made."""
+
+    part: str  # its folder below the weights root, as released: 540p_sr, 1080p_sr
+    transformer: TransformerConfig
+    sampling: SuperResolutionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codecs:
+    """What stands around the Transformers: the foal's own, or those that the release uses."""
+
+    video: Literal["foal", "turbo", "wan"]  # turbo and wan decode; both take images through Wan's VAE
+    audio: Literal["foal", "oobleck"]
+    text: Literal["foal", "t5gemma"]
+
+    def __post_init__(self) -> None:
+        for name, known in (("video", ("foal", "turbo", "wan")), ("audio", ("foal", "oobleck"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        if self.text not in ("foal", "t5gemma"):
+            raise ValueError(f"text is {self.text!r}, expected foal or t5gemma")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """One cell of a model's size table: the decoded frame, latent x scale, is cropped symmetrically to it."""
 
@@ -119,8 +156,15 @@ class Size:
     latent_width: int
     height: int  # delivered pixels, even
     width: int
+    first_latent_height: int | None = None  # of the first stage, where super-resolution follows
+    first_latent_width: int | None = None
 
     def __post_init__(self) -> None:
+        first = (self.first_latent_height, self.first_latent_width)
+        if (first[0] is None) != (first[1] is None):
+            raise ValueError(f"first_latent_height {first[0]} and first_latent_width {first[1]}: give both or none")
+        if (first[0] or 0) % 2 or (first[1] or 0) % 2:
+            raise ValueError(f"first latent size {first[1]}x{first[0]} is not even (patch 1x2x2)")
         if self.height % 2 or self.width % 2:
             raise ValueError(f"delivered size {self.width}x{self.height} is not even")
         if self.latent_height % 2 or self.latent_width % 2:
@@ -132,8 +176,12 @@ class ModelConfig:
     """Everything a run must know about a model before its weights are read."""
 
     name: str
-    transformer: TransformerConfig
-    sampling: SamplingConfig
+    transformer: TransformerConfig  # of the first stage
+    first_stage: Literal["base", "distilled"] = "base"  # which weights and solver make the first stage
+    sampling: SamplingConfig  # the base stage's
+    distilled: DistilledConfig | None = None  # None: the model has no distilled weights
+    super_resolution: SuperResolutionStage | None = None  # used at the sizes that have a first latent
+    codecs: Codecs
     compute_dtype: Literal["float32", "bfloat16"]
     fps: int
     spatial_scale: int  # pixels per latent cell and side
@@ -150,14 +198,54 @@ class ModelConfig:
         for name in ("fps", "spatial_scale", "audio_latents_per_s", "sample_rate_hz", "text_max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.first_stage not in ("base", "distilled"):
+            raise ValueError(f"first_stage is {self.first_stage!r}, expected base or distilled")
+        if self.first_stage == "distilled" and self.distilled is None:
+            raise ValueError(f"first_stage is distilled, but model {self.name} has no distilled weights")
         if self.default_resolution not in self.sizes:
             raise ValueError(f"default_resolution {self.default_resolution!r} is not one of {sorted(self.sizes)}")
         for resolution, ratios in self.sizes.items():
             if self.default_ratio not in ratios:
                 raise ValueError(f"default_ratio {self.default_ratio!r} is missing at {resolution}")
             for ratio, size in ratios.items():
-                decoded = (size.latent_height * self.spatial_scale, size.latent_width * self.spatial_scale)
-                if size.height > decoded[0] or size.width > decoded[1]:
-                    raise ValueError(f"{resolution} {ratio}: delivered {size.width}x{size.height} exceeds {decoded}")
+                self._check_size(f"{resolution} {ratio}", size)
         if self.default_duration_s not in self.durations_s:
             raise ValueError(f"default_duration_s {self.default_duration_s} is not one of {self.durations_s}")
+
+    def _check_size(self, where: str, size: Size) -> None:
+        decoded = (size.latent_height * self.spatial_scale, size.latent_width * self.spatial_scale)
+        if size.height > decoded[0] or size.width > decoded[1]:
+            raise ValueError(f"{where}: delivered {size.width}x{size.height} exceeds {decoded[1]}x{decoded[0]}")
+        if size.first_latent_height is not None and self.super_resolution is None:
+            raise ValueError(f"{where} has a first latent, but model {self.name} has no super_resolution")
+
+    @property
+    def steps(self) -> int:
+        """Of the first stage, where a row says nothing."""
+        return self._first.steps
+
+    @property
+    def flow_shift(self) -> float:
+        return self._first.flow_shift
+
+    @property
+    def _first(self) -> SamplingConfig | DistilledConfig:
+        if self.first_stage == "distilled":
+            assert self.distilled is not None  # checked when it was made
+            return self.distilled
+        return self.sampling
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any stage runs against a negative prompt; `guidance` scales the first stage alone."""
+        return self.first_stage == "base" or (
+            self.super_resolution is not None and self.super_resolution.sampling.guided
+        )
+
+    @property
+    def transformers(self) -> Mapping[str, TransformerConfig]:
+        """The stages' folders below the weights root, and what lies in them."""
+        parts = {"base" if self.first_stage == "base" else "distill": self.transformer}
+        if self.super_resolution is not None:
+            parts[self.super_resolution.part] = self.super_resolution.transformer
+        return parts

@@ -1,19 +1,22 @@
-"""What one rank holds: its share of the Transformer, and the way from a request to clean latents.
+"""What one rank holds: its share of the Transformers, and the way from a request to clean latents.
 
 Every rank of a group gets the same request and ends with the same latents; noise comes from one CPU generator a clip.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.config import ModelConfig, TransformerConfig
 from model.parallel import shard
-from model.sampling.base import sample_base
+from model.sampling.base import OnStep, sample_base
+from model.sampling.distilled import sample_distilled
 from model.sampling.prediction import velocity_of
+from model.sampling.super_resolution import sample_super_resolution, start_audio, start_video
 from model.transformer import Transformer
 from model.weights import WeightReader, load_transformer_weights
 
@@ -26,12 +29,14 @@ class RenderRequest:
 
     text: Tensor  # [n, Ct]
     negative: Tensor | None  # [m, Ct]; None: no guidance, one forward a step
-    video_latent: tuple[int, int, int, int]  # C, T, H, W
+    video_latent: tuple[int, int, int, int]  # C, T, H, W of the last stage
+    first_latent: tuple[int, int, int, int] | None = None  # of the first stage, where super-resolution follows
     audio_latent: tuple[int, int]  # L, Ca
     seed: int
-    steps: int
-    guidance: float | None
-    image_latent: Tensor | None  # [C, 1, H, W]: the clean first frame
+    steps: int  # of the first stage
+    guidance: float | None  # of the first stage
+    image_latent: Tensor | None  # the clean first frame, [C, 1, H, W] of the first stage
+    large_image_latent: Tensor | None = None  # the same at the last stage's size, where super-resolution follows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +47,29 @@ class Latents:
     audio: Tensor  # [L, Ca]
 
 
-def clip_noise(request: RenderRequest) -> tuple[Tensor, Tensor]:
-    """(video [1, C, T, H, W], audio [1, L, Ca]): one stream, audio first, as the released model draws it."""
-    generator = torch.Generator().manual_seed(request.seed)
-    audio = torch.randn((1, *request.audio_latent), generator=generator)
-    return torch.randn((1, *request.video_latent), generator=generator), audio
+class ClipNoise:
+    """One stream of noise a clip, drawn on the CPU in the order of the released model."""
+
+    def __init__(self, seed: int, *, device: str) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._device = device
+
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        """[1, *shape], standard normal, float32."""
+        return torch.randn((1, *shape), generator=self._generator).to(self._device)
+
+    def pairs(self, video: tuple[int, ...], audio: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(video, audio) for each step of the distilled stage."""
+        while True:
+            yield self.draw(video), self.draw(audio)
 
 
 class Renderer:
-    def __init__(self, model: ModelConfig, transformer: Transformer, *, device: str) -> None:
+    """`transformers` holds one Transformer a stage, by its folder below the weights root; the first comes first."""
+
+    def __init__(self, model: ModelConfig, transformers: Mapping[str, Transformer], *, device: str) -> None:
         self.model = model
-        self.transformer = transformer
+        self.stages = list(transformers.values())
         self.device = device
 
     @classmethod
@@ -60,52 +77,140 @@ class Renderer:
         cls, model: ModelConfig, reader: WeightReader, *, group: dist.ProcessGroup | None, device: str
     ) -> "Renderer":
         """This rank's slices, read by explicit ranges. Raises WeightsMismatch, or ValueError for an impossible size."""
-        tp = dist.get_world_size(group) if group is not None else 1
-        rank = dist.get_rank(group) if group is not None else 0
-        with torch.device("meta"):
-            transformer = Transformer(model.transformer, dtype=DTYPES[model.compute_dtype])
-        shard(transformer, tp=tp, rank=rank, group=group)
-        load_transformer_weights(
-            transformer, reader, part="base", config=model.transformer, tp=tp, rank=rank, device=device
-        )
-        return cls(model, transformer.eval().requires_grad_(False), device=device)
+        transformers = {
+            part: _load(config, reader, part=part, dtype=DTYPES[model.compute_dtype], group=group, device=device)
+            for part, config in model.transformers.items()
+        }
+        return cls(model, transformers, device=device)
 
     def check(self, request: RenderRequest) -> None:
         """Raises ValueError, on every rank alike and before any collective, for a request that cannot be rendered."""
         config = self.model.transformer
-        channels, _, height, width = request.video_latent
-        if channels != config.video_latent_channels or height % 2 or width % 2:
-            expected = f"{config.video_latent_channels} channels and an even height and width"
-            raise ValueError(f"video latent is {request.video_latent}, expected {expected}")
+        first = request.first_latent or request.video_latent
+        for name, latent in (("first", first), ("video", request.video_latent)):
+            if latent[0] != config.video_latent_channels or latent[2] % 2 or latent[3] % 2:
+                expected = f"{config.video_latent_channels} channels and an even height and width"
+                raise ValueError(f"{name} latent is {latent}, expected {expected}")
+        if first[1] != request.video_latent[1]:
+            raise ValueError(f"first latent has {first[1]} frames, expected {request.video_latent[1]}")
+        if request.first_latent is not None and self.model.super_resolution is None:
+            raise ValueError(f"first latent is {first}, but model {self.model.name} has no super_resolution")
         if request.audio_latent[1] != config.audio_in_channels:
             raise ValueError(f"audio latent is {request.audio_latent}, expected {config.audio_in_channels} channels")
         for name, text in (("text", request.text), ("negative", request.negative)):
             if text is not None and (text.dim() != 2 or text.shape[1] != config.text_in_channels or not len(text)):
                 raise ValueError(f"{name} is {list(text.shape)}, expected [n, {config.text_in_channels}] with n > 0")
-        image = request.image_latent
-        if image is not None and tuple(image.shape) != (channels, 1, height, width):
-            raise ValueError(f"image latent is {list(image.shape)}, expected {[channels, 1, height, width]}")
+        _check_image("image", request.image_latent, first)
+        _check_image("large image", request.large_image_latent, request.video_latent)
         if request.steps < 1:
             raise ValueError(f"steps is {request.steps}, expected at least 1")
 
+    def num_steps(self, request: RenderRequest) -> int:
+        """Of all stages."""
+        enlarges = request.first_latent is not None and self.model.super_resolution is not None
+        return request.steps + (self.model.super_resolution.sampling.steps if enlarges else 0)  # type: ignore[union-attr]
+
     @torch.inference_mode()
-    def render(self, request: RenderRequest, *, on_step: Callable[[int, int], None] | None = None) -> Latents:
-        """Denoise one clip; `on_step(done, total)` is called after each step."""
+    def render(self, request: RenderRequest, *, on_step: OnStep | None = None) -> Latents:
+        """Denoise one clip through all its stages; `on_step(done, total)` is called after each step."""
         self.check(request)
-        video_noise, audio_noise = (noise.to(self.device) for noise in clip_noise(request))
-        video, audio = sample_base(
-            velocity_of(self.transformer),
-            video=video_noise,
-            audio=audio_noise,
+        noise = ClipNoise(request.seed, device=self.device)
+        total = self.num_steps(request)
+        video, audio = self._first_stage(request, noise, on_step=_counted(on_step, before=0, total=total))
+        if request.first_latent is not None:
+            told = _counted(on_step, before=request.steps, total=total)
+            video = self._super_resolution(request, noise, video=video, audio=audio, on_step=told)
+        return Latents(video=video[0].cpu(), audio=audio[0].cpu())
+
+    def _first_stage(
+        self, request: RenderRequest, noise: ClipNoise, *, on_step: OnStep | None
+    ) -> tuple[Tensor, Tensor]:
+        shape = request.first_latent or request.video_latent
+        audio = noise.draw(request.audio_latent)  # before the video, as released
+        video = noise.draw(shape)
+        velocity = velocity_of(self.stages[0])
+        image = self._batched(request.image_latent)
+        if self.model.first_stage == "distilled":
+            return sample_distilled(
+                velocity,
+                video=video,
+                audio=audio,
+                text=self._batched(request.text),
+                noise=noise.pairs(shape, request.audio_latent),
+                steps=request.steps,
+                flow_shift=self.model.flow_shift,
+                image_latent=image,
+                on_step=on_step,
+            )
+        return sample_base(
+            velocity,
+            video=video,
+            audio=audio,
             text=self._batched(request.text),
-            negative=None if request.negative is None else self._batched(request.negative),
+            negative=self._batched(request.negative),
             sampling=self.model.sampling,
             steps=request.steps,
             guidance=request.guidance,
-            image_latent=None if request.image_latent is None else self._batched(request.image_latent),
+            image_latent=image,
             on_step=on_step,
         )
-        return Latents(video=video[0].cpu(), audio=audio[0].cpu())
 
-    def _batched(self, tensor: Tensor) -> Tensor:
-        return tensor[None].float().to(self.device)
+    def _super_resolution(
+        self, request: RenderRequest, noise: ClipNoise, *, video: Tensor, audio: Tensor, on_step: OnStep | None
+    ) -> Tensor:
+        """The first stage's video [1, C, T, h, w] at the last stage's size; its sound is only listened to."""
+        stage = self.model.super_resolution
+        assert stage is not None  # checked
+        start = start_video(video, noise.draw(request.video_latent), noise_level=stage.sampling.noise_level)
+        heard = start_audio(audio, noise.draw(request.audio_latent), noise_scale=stage.sampling.audio_noise_scale)
+        return sample_super_resolution(
+            velocity_of(self.stages[1]),
+            video=start,
+            audio=heard,
+            text=self._batched(request.text),
+            negative=self._batched(request.negative) if stage.sampling.guided else None,
+            config=stage.sampling,
+            image_latent=self._batched(request.large_image_latent),
+            on_step=on_step,
+        )
+
+    @overload
+    def _batched(self, tensor: Tensor) -> Tensor: ...
+
+    @overload
+    def _batched(self, tensor: Tensor | None) -> Tensor | None: ...
+
+    def _batched(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[None].float().to(self.device)
+
+
+def _load(
+    config: TransformerConfig,
+    reader: WeightReader,
+    *,
+    part: str,
+    dtype: torch.dtype,
+    group: dist.ProcessGroup | None,
+    device: str,
+) -> Transformer:
+    tp = dist.get_world_size(group) if group is not None else 1
+    rank = dist.get_rank(group) if group is not None else 0
+    with torch.device("meta"):
+        transformer = Transformer(config, dtype=dtype)
+    shard(transformer, tp=tp, rank=rank, group=group)
+    load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=device)
+    return transformer.eval().requires_grad_(False)
+
+
+def _check_image(name: str, image: Tensor | None, latent: tuple[int, int, int, int]) -> None:
+    expected = [latent[0], 1, latent[2], latent[3]]
+    if image is not None and list(image.shape) != expected:
+        raise ValueError(f"{name} latent is {list(image.shape)}, expected {expected}")
+
+
+def _counted(on_step: OnStep | None, *, before: int, total: int) -> OnStep | None:
+    """A stage's own count as part of the clip's."""
+    if on_step is None:
+        return None
+    tell = on_step
+    return lambda done, _: tell(before + done, total)

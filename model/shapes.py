@@ -3,6 +3,7 @@
 C latent channels, T latent frames, H and W latent cells, L audio latents.
 """
 
+import math
 from dataclasses import dataclass
 
 from model.config import ModelConfig, Size
@@ -33,16 +34,29 @@ class ClipShape:
     sample_rate_hz: int
     video_latent: tuple[int, int, int, int]  # C, T, H, W
     audio_latent: tuple[int, int]  # L, C
+    first_latent: tuple[int, int, int, int] | None = (
+        None  # C, T, H, W of the first stage, where super-resolution follows
+    )
 
     @property
     def num_video_tokens(self) -> int:
-        _, t, h, w = self.video_latent
-        return t * (h // 2) * (w // 2)
+        """Of the last stage."""
+        return _patches(self.video_latent)
+
+    @property
+    def num_first_tokens(self) -> int:
+        """Video and audio tokens of the first stage."""
+        return _patches(self.first_latent or self.video_latent) + self.audio_latent[0]
 
     @property
     def num_tokens(self) -> int:
-        """Video and audio tokens (text comes on top)."""
+        """Video and audio tokens of the last stage (text comes on top)."""
         return self.num_video_tokens + self.audio_latent[0]
+
+
+def _patches(latent: tuple[int, int, int, int]) -> int:
+    _, t, h, w = latent
+    return t * (h // 2) * (w // 2)
 
 
 def clip_shape(model: ModelConfig, *, resolution: str, ratio: str, duration_s: int) -> ClipShape:
@@ -50,6 +64,10 @@ def clip_shape(model: ModelConfig, *, resolution: str, ratio: str, duration_s: i
     size: Size = model.sizes[resolution][ratio]
     num_frames = duration_s * model.fps
     transformer = model.transformer
+    time = (transformer.video_latent_channels, latent_frames(num_frames))
+    first = None
+    if size.first_latent_height is not None and size.first_latent_width is not None:
+        first = (*time, size.first_latent_height, size.first_latent_width)
     return ClipShape(
         num_frames=num_frames,
         height=size.height,
@@ -57,13 +75,9 @@ def clip_shape(model: ModelConfig, *, resolution: str, ratio: str, duration_s: i
         fps=model.fps,
         num_samples=duration_s * model.sample_rate_hz,
         sample_rate_hz=model.sample_rate_hz,
-        video_latent=(
-            transformer.video_latent_channels,
-            latent_frames(num_frames),
-            size.latent_height,
-            size.latent_width,
-        ),
+        video_latent=(*time, size.latent_height, size.latent_width),
         audio_latent=(duration_s * model.audio_latents_per_s + 1, transformer.audio_in_channels),
+        first_latent=first,
     )
 
 
@@ -77,3 +91,19 @@ def nearest_ratio(model: ModelConfig, *, resolution: str, height: int, width: in
         return max(have / want, want / have)
 
     return min(sizes, key=distance)
+
+
+GRID = 2  # latent cells a patch and side: latent heights and widths are multiples of it
+
+
+def table_size(ratio: str, *, num_pixels: int, spatial_scale: int) -> Size:
+    """The cell of a size table for a ratio such as 16:9: about `num_pixels` delivered, both sides even.
+
+    The decoded frame is the least one on the latent grid that holds the delivered one.
+    """
+    across, down = map(int, ratio.split(":"))
+    height, width = (2 * round(math.sqrt(num_pixels * part) / 2) for part in (down / across, across / down))
+    step = GRID * spatial_scale
+    return Size(
+        latent_height=-(-height // step) * GRID, latent_width=-(-width // step) * GRID, height=height, width=width
+    )

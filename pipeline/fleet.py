@@ -38,12 +38,23 @@ Condition: TypeAlias = Text | Picture
 
 
 def conditions_of(clip: Clip) -> dict[str, Condition]:
-    """What a clip is conditioned on, by role: text, negative and, for image-to-video, image."""
-    roles: dict[str, Condition] = {"text": Text(prompt=clip.prompt), "negative": Text(prompt=clip.negative_prompt)}
+    """What a clip is conditioned on, by role.
+
+    text; negative where a stage is guided; for image-to-video image, at the first stage's size, and large_image, at
+    that of super-resolution.
+    """
+    roles: dict[str, Condition] = {"text": Text(prompt=clip.prompt)}
+    if clip.negative_prompt is not None:
+        roles["negative"] = Text(prompt=clip.negative_prompt)
     if clip.image is not None:
-        _, _, height, width = clip.shape.video_latent
-        roles["image"] = Picture(sha256=clip.image.sha256, latent_height=height, latent_width=width, image=clip.image)
+        roles["image"] = _picture(clip.image, clip.shape.first_latent or clip.shape.video_latent)
+        if clip.shape.first_latent is not None:
+            roles["large_image"] = _picture(clip.image, clip.shape.video_latent)
     return roles
+
+
+def _picture(image: ImageRef, latent: tuple[int, int, int, int]) -> Picture:
+    return Picture(sha256=image.sha256, latent_height=latent[2], latent_width=latent[3], image=image)
 
 
 @dataclass(frozen=True, kw_only=True)

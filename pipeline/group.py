@@ -84,9 +84,8 @@ class RenderGroup(Crew):
         assert isinstance(order, RenderOrder)
         self.state, self.clip, self._verdicts = "busy", order.clip, []
         self._offered_s = self._stepped_s = time.monotonic()
-        roles = [order.conditions.get(role) for role in ("text", "negative", "image")]
         for rank, actor in enumerate(self.actors):
-            verdict, result = actor.render.options(num_returns=2).remote(light(order.clip), *roles)
+            verdict, result = actor.render.options(num_returns=2).remote(light(order.clip), **order.conditions)
             self.calls[verdict] = self._one_answered
             if rank == 0:
                 self.result = result

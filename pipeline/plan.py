@@ -22,7 +22,8 @@ class Plan:
 
 def clip_cost(clip: Clip) -> int:
     """Tokens through the Transformer: what a clip's time is roughly proportional to."""
-    return clip.shape.num_tokens * clip.steps
+    tokens = clip.shape.num_first_tokens * clip.steps
+    return tokens if clip.shape.first_latent is None else tokens + clip.shape.num_tokens
 
 
 def make_plan(

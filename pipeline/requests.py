@@ -1,5 +1,7 @@
 """What a rank is asked to render: a clip and its conditions, or the smallest clip, to warm up. Imports torch."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -11,26 +13,31 @@ from pipeline.types import Clip
 WARM_UP_TOKENS = 4
 
 
-def request_of(clip: Clip, *, text: Tensor, negative: Tensor, image: Tensor | None) -> RenderRequest:
+def request_of(clip: Clip, conditions: Mapping[str, Tensor]) -> RenderRequest:
+    """`conditions` by the roles of `pipeline.fleet.conditions_of`."""
     return RenderRequest(
-        text=text,
-        negative=negative,
+        text=conditions["text"],
+        negative=conditions.get("negative"),
         video_latent=clip.shape.video_latent,
+        first_latent=clip.shape.first_latent,
         audio_latent=clip.shape.audio_latent,
         seed=clip.seed,
         steps=clip.steps,
         guidance=clip.guidance,
-        image_latent=image,
+        image_latent=conditions.get("image"),
+        large_image_latent=conditions.get("large_image"),
     )
 
 
 def smallest_shape(model: ModelConfig) -> ClipShape:
-    shapes = (
+    """Of those that go through all the model's stages."""
+    shapes = [
         clip_shape(model, resolution=resolution, ratio=ratio, duration_s=min(model.durations_s))
         for resolution, ratios in model.sizes.items()
         for ratio in ratios
-    )
-    return min(shapes, key=lambda shape: shape.num_tokens)
+    ]
+    complete = [shape for shape in shapes if (shape.first_latent is None) == (model.super_resolution is None)]
+    return min(complete or shapes, key=lambda shape: shape.num_tokens)
 
 
 def warm_up_request(model: ModelConfig) -> RenderRequest:
@@ -38,8 +45,9 @@ def warm_up_request(model: ModelConfig) -> RenderRequest:
     text = torch.zeros(WARM_UP_TOKENS, model.transformer.text_in_channels)
     return RenderRequest(
         text=text,
-        negative=text,
+        negative=text if model.is_guided else None,
         video_latent=shape.video_latent,
+        first_latent=shape.first_latent,
         audio_latent=shape.audio_latent,
         seed=0,
         steps=1,

@@ -50,24 +50,27 @@ class RowReader:
         duration_s = self._choice(row, "duration", given, self.model.durations_s, self.model.default_duration_s)
         if len(self.findings.items) > before:
             return None
-        sampling = self.model.sampling
-        negative_prompt, guidance = given["negative_prompt"], given["guidance"]
         return Clip(
             clip_id=clip_id,
             row=row,
             prompt=self._fitted(given["prompt"] or ""),
-            negative_prompt=sampling.negative_prompt if negative_prompt is None else self._fitted(negative_prompt),
+            negative_prompt=self._negative(given["negative_prompt"]),
             image=image,
             audio=given["audio"] is not False,
             resolution=resolution,
             ratio=ratio,
             duration_s=duration_s,
             seed=default_seed(clip_id) if given["seed"] is None else given["seed"],
-            steps=sampling.steps if given["steps"] is None else given["steps"],
-            guidance=guidance,
+            steps=self.model.steps if given["steps"] is None else given["steps"],
+            guidance=given["guidance"],
             priority=given["priority"] or 0,
             shape=clip_shape(self.model, resolution=resolution, ratio=ratio, duration_s=duration_s),
         )
+
+    def _negative(self, given: str | None) -> str | None:
+        if not self.model.is_guided:
+            return None
+        return self.model.sampling.negative_prompt if given is None else self._fitted(given)
 
     def _clip_ids(self, cells: Cells, images: Sequence[ImageRef | None]) -> list[str]:
         """Given ids checked, missing ones made; equal without regard to case is a finding for the later row."""
@@ -119,6 +122,9 @@ class RowReader:
         guidance = given["guidance"]
         if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
             self.findings.add(row, "guidance", quoted(guidance), "a finite number of 0 or more")
+        for name, has in (("guidance", self.model.first_stage == "base"), ("negative_prompt", self.model.is_guided)):
+            if given[name] is not None and not has:
+                self.findings.add(row, name, quoted(given[name]), f"nothing: model {self.model.name} is not guided")
         if given["audio_in"] is not None:
             expected = f"nothing: model {self.model.name} cannot render to a given sound"
             self.findings.add(row, "audio_in", quoted(given["audio_in"]), expected)

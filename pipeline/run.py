@@ -67,13 +67,16 @@ def _close(recorder: RunRecorder) -> str | None:
 
 
 def _checked_weights(settings: RunSettings) -> WeightReader:
+    transformers = settings.model.transformers
     try:
-        check_tp_size(settings.model.transformer, settings.parallel.tp)
+        for config in transformers.values():
+            check_tp_size(config, settings.parallel.tp)
     except ValueError as error:
         raise ConfigError(f"parallel.tp: {error}") from error
     reader = open_weights(settings.weights, settings.storage)
     with weights_errors(settings.weights):
-        transformer_index(reader, part="base", config=settings.model.transformer)
+        for part, config in transformers.items():
+            transformer_index(reader, part=part, config=config)
     return reader
 
 

@@ -31,7 +31,7 @@ class Clip:
     clip_id: str
     row: int  # position in the manifest, from 0
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None  # None: no stage is guided
     image: ImageRef | None
     audio: bool
     resolution: str

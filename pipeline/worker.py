@@ -107,19 +107,17 @@ class RankWorker:
         assert world is not None
         return world
 
-    def render(
-        self, clip: Clip, text: "Tensor", negative: "Tensor", image: "Tensor | None"
-    ) -> tuple[Verdict, "Latents | None"]:
-        """Rank 0's latents; the other ranks' are the same and stay where they are."""
+    def render(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict, "Latents | None"]:
+        """Rank 0's latents; the other ranks' are the same and stay where they are. Conditions by role."""
         from pipeline.requests import request_of
 
         began = time.monotonic()
-        request = request_of(clip, text=text, negative=negative, image=image)
+        request = request_of(clip, conditions)
         try:
             self.renderer.check(request)
         except ValueError as error:  # before any collective, on every rank alike
             return _failure("render", error, kind="ClipError"), None
-        self.at = (clip.clip_id, 0, clip.steps)
+        self.at = (clip.clip_id, 0, self.renderer.num_steps(request))
         latents = self.renderer.render(request, on_step=lambda done, total: self._note(clip.clip_id, done, total))
         self.at = (None, 0, 0)
         return time.monotonic() - began, latents if self.rank == 0 else None

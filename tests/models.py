@@ -1,6 +1,6 @@
 """A small model's shape, written by hand, for tests that need no weights."""
 
-from model.config import ModelConfig, SamplingConfig, Size, TransformerConfig
+from model.config import Codecs, ModelConfig, SamplingConfig, Size, TransformerConfig
 
 TRANSFORMER = TransformerConfig(
     num_layers=4,
@@ -35,6 +35,7 @@ def small_model(name: str = "small") -> ModelConfig:
         name=name,
         transformer=TRANSFORMER,
         sampling=SamplingConfig(negative_prompt="blurry"),
+        codecs=Codecs(video="foal", audio="foal", text="foal"),
         compute_dtype="float32",
         fps=12,
         spatial_scale=8,

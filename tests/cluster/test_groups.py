@@ -90,7 +90,7 @@ def clip(**changes: Any) -> Clip:
 
 
 def render_order(weights: Path, made: Clip) -> RenderOrder:
-    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt])
+    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt or ""])
     return RenderOrder(clip=made, conditions={"text": ray.put(text), "negative": ray.put(negative)})
 
 
@@ -124,7 +124,7 @@ def test_two_ranks_render_what_one_process_renders(place: Workplace, weights: Pa
         assert isinstance(done, Done)
         latents: Latents = ray.get(done.result)  # type: ignore[call-overload]
         assert fleet.groups()[0].state == "ready"
-    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt])
+    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt or ""])
     alone = Renderer.load(MODEL, LocalWeights(weights), group=None, device="cpu").render(
         RenderRequest(
             text=text,

@@ -43,7 +43,7 @@ def test_help_of_a_command_lists_its_keys(name: str) -> None:
 def test_help_explains_with_the_words_of_conf() -> None:
     shown = happyhorse("render", "--help").stdout
     assert "media.crf=18                         H.264 quality" in shown
-    assert "parallel=tp2 (or auto, tp1, tp4)" in shown
+    assert "parallel=tp2 (or auto, tp1, tp4, tp8)" in shown
 
 
 def test_version() -> None:

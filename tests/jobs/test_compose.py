@@ -1,6 +1,5 @@
 """Every choice in `conf/` composes into settings; unknown keys, choices and missing values are refused by name."""
 
-from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
@@ -10,6 +9,7 @@ from jobs.cli import COMMANDS
 from jobs.compose import compose_values, defaults, leaves
 from jobs.settings import run_settings
 from jobs.words import read_words
+from model.config import Size
 from model.foal.train import FOAL
 from pipeline.errors import ConfigError
 from pipeline.settings import ClusterSettings, ParallelSettings, RetrySettings
@@ -137,7 +137,7 @@ def test_what_must_be_given_is_named() -> None:
 def test_the_model_is_whole() -> None:
     model = run_settings(render_values()).model
     assert set(model.sizes["64P"]) == {"1:1", "16:9", "9:16"}
-    assert asdict(model.sizes["64P"]["16:9"]) == {"latent_height": 6, "latent_width": 10, "height": 46, "width": 80}
+    assert model.sizes["64P"]["16:9"] == Size(latent_height=6, latent_width=10, height=46, width=80)
 
 
 def test_the_foal_is_the_one_that_was_trained() -> None:
