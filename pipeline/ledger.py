@@ -60,7 +60,7 @@ def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> Jso
         "resolution": clip.resolution,
         "ratio": clip.ratio,
         "duration_s": clip.duration_s,
-        "shape": _plain(clip.shape),
+        "shape": {name: value for name, value in _plain(clip.shape).items() if value is not None},
         "seed": clip.seed,
         "steps": clip.steps,
         "guidance": clip.guidance,
