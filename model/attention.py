@@ -3,8 +3,12 @@
 S tokens; heads first: q [..., Hq, S, D], k and v [..., Hkv, S, D]; query head i reads key/value head i // (Hq/Hkv).
 """
 
+from collections.abc import Callable
+from functools import cache, lru_cache
+
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 
@@ -16,10 +20,18 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def local_attention(q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_per_frame: int, radius: int) -> Tensor:
-    """Video tokens see video within `radius` latent frames and everything else; other tokens see all.
+    """Video tokens see video within `radius` latent frames and everything else; other tokens see all. Exact.
 
-    Exact and unmasked: one attention per latent frame over the keys it may see, so memory grows with the window only.
+    On a GPU one fused kernel that skips the blocks nobody may see; elsewhere one attention per latent frame.
     """
+    attend = local_attention_fused if q.is_cuda else local_attention_by_frame
+    return attend(q, k, v, num_frames=num_frames, tokens_per_frame=tokens_per_frame, radius=radius)
+
+
+def local_attention_by_frame(
+    q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_per_frame: int, radius: int
+) -> Tensor:
+    """Unmasked attention over the keys that each latent frame may see, so memory grows with the window only."""
     num_video = num_frames * tokens_per_frame
     outputs = []
     for frame in range(num_frames):
@@ -30,3 +42,35 @@ def local_attention(q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_
         outputs.append(full_attention(here, seen_k, seen_v))
     outputs.append(full_attention(q[..., num_video:, :], k, v))
     return torch.cat(outputs, dim=-2)
+
+
+def local_attention_fused(
+    q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_per_frame: int, radius: int
+) -> Tensor:
+    """The same by `flex_attention`, compiled on a GPU; elsewhere torch's unfused version of it."""
+    mask = _window_mask(
+        num_frames=num_frames,
+        tokens_per_frame=tokens_per_frame,
+        radius=radius,
+        num_tokens=q.shape[-2],
+        device=str(q.device),
+    )
+    attend: Callable[..., Tensor] = _compiled_flex_attention() if q.is_cuda else flex_attention  # type: ignore[assignment]
+    out: Tensor = attend(q, k, v, block_mask=mask, enable_gqa=q.shape[-3] != k.shape[-3])
+    return out
+
+
+@cache
+def _compiled_flex_attention() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention)
+
+
+@lru_cache(maxsize=8)
+def _window_mask(*, num_frames: int, tokens_per_frame: int, radius: int, num_tokens: int, device: str) -> BlockMask:
+    num_video = num_frames * tokens_per_frame
+
+    def is_seen(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        near = (query // tokens_per_frame - key // tokens_per_frame).abs() <= radius
+        return near | (query >= num_video) | (key >= num_video)
+
+    return create_block_mask(is_seen, None, None, num_tokens, num_tokens, device=device)

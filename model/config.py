@@ -181,6 +181,7 @@ class ModelConfig:
     sampling: SamplingConfig  # the base stage's
     distilled: DistilledConfig | None = None  # None: the model has no distilled weights
     super_resolution: SuperResolutionStage | None = None  # used at the sizes that have a first latent
+    one_forward: bool = False  # a guided step's two prompts in one forward: faster where weights, not tokens, cost time
     codecs: Codecs
     compute_dtype: Literal["float32", "bfloat16"]
     fps: int

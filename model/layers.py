@@ -22,15 +22,45 @@ ACTIVATION_SLOPE = 1.702
 
 @dataclass(frozen=True)
 class Sequence:
-    """What every layer must know about the tokens it is given."""
+    """What every layer must know about the tokens it is given.
 
-    sizes: tuple[int, int, int]  # tokens of video, audio, text
+    Several passes may share a forward (the two of a guided step): modality by modality, their tokens side by side.
+    They meet in no attention.
+    """
+
+    passes: tuple[tuple[int, int, int], ...]  # of each pass, tokens of video, audio, text
     rotary: tuple[Tensor, Tensor]  # sin, cos: [S, 3B]
     num_frames: int  # latent frames of the video
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Tokens of video, audio, text in all."""
+        video, audio, text = (sum(sizes) for sizes in zip(*self.passes, strict=True))
+        return video, audio, text
+
+    @property
     def tokens_per_frame(self) -> int:
-        return self.sizes[0] // self.num_frames
+        return self.passes[0][0] // self.num_frames
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """[..., S, D] -> the tokens of each pass, in the order video, audio, text."""
+        if len(self.passes) == 1:
+            return [x]
+        parts = x.split([size for sizes in zip(*self.passes, strict=True) for size in sizes], dim=-2)
+        count = len(self.passes)
+        return [torch.cat(parts[n::count], dim=-2) for n in range(count)]
+
+    def join(self, streams: list[Tensor]) -> Tensor:
+        """The way back."""
+        return side_by_side(streams, self.passes)
+
+
+def side_by_side(streams: list[Tensor], passes: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """Each pass's tokens [..., S, D] as one tensor: all video, then all audio, then all text."""
+    if len(streams) == 1:
+        return streams[0]
+    parts = [x.split(sizes, dim=-2) for x, sizes in zip(streams, passes, strict=True)]
+    return torch.cat([part[modality] for modality in range(3) for part in parts], dim=-2)
 
 
 class ExpertNorm(nn.Module):
@@ -101,6 +131,10 @@ class Attention(nn.Module):
         return _as_float(self.linear_proj(gated.flatten(-2).to(dtype), sequence.sizes))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sequence: Sequence) -> Tensor:
+        passes = zip(sequence.split(q), sequence.split(k), sequence.split(v), strict=True)
+        return sequence.join([self._attend_alone(*each, sequence) for each in passes])
+
+    def _attend_alone(self, q: Tensor, k: Tensor, v: Tensor, sequence: Sequence) -> Tensor:
         if self.radius is None:
             return full_attention(q, k, v)
         return local_attention(

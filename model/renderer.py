@@ -128,7 +128,7 @@ class Renderer:
         shape = request.first_latent or request.video_latent
         audio = noise.draw(request.audio_latent)  # before the video, as released
         video = noise.draw(shape)
-        velocity = velocity_of(self.stages[0])
+        velocity = velocity_of(self.stages[0], one_forward=self.model.one_forward)
         image = self._batched(request.image_latent)
         if self.model.first_stage == "distilled":
             return sample_distilled(
@@ -164,7 +164,7 @@ class Renderer:
         start = start_video(video, noise.draw(request.video_latent), noise_level=stage.sampling.noise_level)
         heard = start_audio(audio, noise.draw(request.audio_latent), noise_scale=stage.sampling.audio_noise_scale)
         return sample_super_resolution(
-            velocity_of(self.stages[1]),
+            velocity_of(self.stages[1], one_forward=self.model.one_forward),
             video=start,
             audio=heard,
             text=self._batched(request.text),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import TransformerConfig
-from model.layers import ExpertNorm, Layer, Sequence
+from model.layers import ExpertNorm, Layer, Sequence, side_by_side
 from model.positions import coordinates, place_features, rotary_table
 
 
@@ -73,24 +73,37 @@ class Transformer(nn.Module):
         self.final_linear_audio = nn.Linear(config.hidden_size, config.audio_in_channels, bias=False)
 
     def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocities of video [n, C, T, H, W] and audio [n, L, Ca] given text [n, tokens, Ct]; all float32."""
+        """What the heads give for video [n, C, T, H, W] and audio [n, L, Ca], given text [n, tokens, Ct]; float32."""
+        return self.forward_each(video, audio, [text])[0]
+
+    def forward_each(self, video: Tensor, audio: Tensor, texts: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """`forward` for one video and audio and each of several texts, in a single pass over the weights."""
+        patches = patchify(video)
+        coords = [self._coordinates(video, audio, text) for text in texts]
+        streams = [self.adapter(patches, audio, text, at) for text, at in zip(texts, coords, strict=True)]
+        tables = [rotary_table(at, self.adapter.rope.bands) for at in coords]
+        passes = tuple((patches.shape[1], audio.shape[1], text.shape[1]) for text in texts)
+        sin, cos = (side_by_side([table[part] for table in tables], passes) for part in (0, 1))
+        sequence = Sequence(passes=passes, rotary=(sin, cos), num_frames=video.shape[2])
+        x = side_by_side(streams, passes)
+        for layer in self.block.layers:
+            x = layer(x, sequence)
+        return [
+            self._heads(stream, sizes, shape=video.shape)
+            for stream, sizes in zip(sequence.split(x), passes, strict=True)
+        ]
+
+    def _coordinates(self, video: Tensor, audio: Tensor, text: Tensor) -> Tensor:
         num_frames, height, width = video.shape[2:]
-        coords = coordinates(
+        return coordinates(
             (num_frames, height // 2, width // 2),
             audio_length=audio.shape[1],
             text_length=text.shape[1],
             style=self.config.coords_style,
         ).to(video.device)
-        patches = patchify(video)
-        sequence = Sequence(
-            sizes=(patches.shape[1], audio.shape[1], text.shape[1]),
-            rotary=rotary_table(coords, self.adapter.rope.bands),
-            num_frames=num_frames,
-        )
-        x = self.adapter(patches, audio, text, coords)
-        for layer in self.block.layers:
-            x = layer(x, sequence)
-        video_tokens, audio_tokens, _ = x.split(sequence.sizes, dim=-2)
-        video_out = self.final_linear_video(self.final_norm_video(video_tokens, sequence.sizes))
-        audio_out = self.final_linear_audio(self.final_norm_audio(audio_tokens, sequence.sizes))
-        return unpatchify(video_out, shape=video.shape), audio_out
+
+    def _heads(self, x: Tensor, sizes: tuple[int, int, int], *, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        video, audio, _ = x.split(sizes, dim=-2)
+        video_out = self.final_linear_video(self.final_norm_video(video, sizes))
+        audio_out = self.final_linear_audio(self.final_norm_audio(audio, sizes))
+        return unpatchify(video_out, shape=shape), audio_out

@@ -39,16 +39,16 @@ def sample_base(
     """Noise `video` [1, C, T, H, W] and `audio` [1, L, Ca] -> clean latents.
 
     `image_latent` [1, C, 1, H, W] is the clean first frame of image-to-video. Without `negative` there is no guidance
-    and one forward a step.
+    and one text a step.
     """
     early, late, audio_scale = with_guidance(sampling, guidance)
     sigmas, timesteps = flow_sigmas(steps, shift=sampling.flow_shift)
+    texts = [text] if negative is None else [text, negative]
     video_solver, audio_solver = UniPC(sigmas), UniPC(sigmas)
     for done, (sigma, timestep) in enumerate(zip(sigmas.tolist(), timesteps, strict=False)):
         video = hold_first_frame(video, image_latent)
-        video_v, audio_v = velocity(video, audio, text, sigma)
-        if negative is not None:
-            video_n, audio_n = velocity(video, audio, negative, sigma)
+        (video_v, audio_v), *rest = velocity(video, audio, texts, sigma)
+        for video_n, audio_n in rest:
             scale = early if timestep > sampling.guidance_switch else late
             video_v = video_n + scale * (video_v - video_n)
             audio_v = audio_n + audio_scale * (audio_v - audio_n)

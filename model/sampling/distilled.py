@@ -35,7 +35,7 @@ def sample_distilled(
     sigmas = flow_sigmas(steps, shift=flow_shift)[0].tolist()
     for done, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
         video = hold_first_frame(video, image_latent)
-        video_v, audio_v = velocity(video, audio, text, sigma)
+        ((video_v, audio_v),) = velocity(video, audio, [text], sigma)
         video_noise, audio_noise = next(noise)
         video = renoise(video_v, video, video_noise, sigma=sigma, next_sigma=next_sigma)
         audio = renoise(audio_v, audio, audio_noise, sigma=sigma, next_sigma=next_sigma)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from model.transformer import Transformer
 
-Velocity = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]  # (video, audio, text, sigma)
+Velocities = tuple[Tensor, Tensor]  # of video and audio
+Velocity = Callable[[Tensor, Tensor, list[Tensor], float], list[Velocities]]  # (video, audio, texts, sigma); one a text
 DETAIL_SPREAD = 0.5  # typical size of a latent channel, which decides how much of the noisy sample to trust
 
 
@@ -17,14 +18,25 @@ def clean_sample(output: Tensor, noisy: Tensor, sigma: Tensor | float) -> Tensor
     return noisy * (trust / total) + output * (sigma / total**0.5)
 
 
-def velocity_of(transformer: Transformer) -> Velocity:
-    """What samplers call. The noise level reaches a network's velocity only where its config predicts `clean`."""
+def velocity_of(transformer: Transformer, *, one_forward: bool = False) -> Velocity:
+    """What samplers call. The noise level reaches a network's velocity only where its config predicts `clean`.
 
-    def velocity(video: Tensor, audio: Tensor, text: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        video_out, audio_out = transformer(video, audio, text)
+    `one_forward` takes all texts of a step through the weights at once: a guided step's two.
+    """
+
+    def velocity(video: Tensor, audio: Tensor, texts: list[Tensor], sigma: float) -> list[Velocities]:
+        if one_forward:
+            outputs = transformer.forward_each(video, audio, texts)
+        else:
+            outputs = [transformer(video, audio, text) for text in texts]
         if transformer.config.prediction == "velocity":
-            return video_out, audio_out
-        clean_video, clean_audio = clean_sample(video_out, video, sigma), clean_sample(audio_out, audio, sigma)
-        return (video - clean_video) / sigma, (audio - clean_audio) / sigma
+            return outputs
+        return [
+            (
+                (video - clean_sample(video_out, video, sigma)) / sigma,
+                (audio - clean_sample(audio_out, audio, sigma)) / sigma,
+            )
+            for video_out, audio_out in outputs
+        ]
 
     return velocity

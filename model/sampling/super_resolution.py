@@ -58,12 +58,12 @@ def sample_super_resolution(
 ) -> Tensor:
     """Start samples (see `start_video`, `start_audio`) -> clean video latent. Guided where `negative` is given."""
     sigmas, _ = flow_sigmas(config.steps, shift=config.flow_shift)
+    texts = [text] if negative is None else [text, negative]
     solver = UniPC(sigmas)
     for done, sigma in enumerate(sigmas[:-1].tolist()):
         video = hold_first_frame(video, image_latent)
-        video_v, _ = velocity(video, audio, text, sigma)
-        if negative is not None:
-            video_n, _ = velocity(video, audio, negative, sigma)
+        (video_v, _), *rest = velocity(video, audio, texts, sigma)
+        for video_n, _ in rest:
             video_v = video_n + frame_guidance(config, video.shape[2], like=video_v) * (video_v - video_n)
         video = solver.step(video_v, video)
         if on_step is not None:

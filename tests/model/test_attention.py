@@ -1,0 +1,75 @@
+"""Local attention: by frames and fused, against a mask over all pairs; and passes that share a forward."""
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from model.attention import local_attention_by_frame, local_attention_fused
+from model.transformer import Transformer
+from tests.models import TRANSFORMER
+
+FRAMES, PER_FRAME, OTHERS = 7, 6, 9  # 51 tokens: no multiple of a block
+
+
+def qkv(*, num_heads_kv: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    num_tokens = FRAMES * PER_FRAME + OTHERS
+    q, k, v = (torch.randn(1, heads, num_tokens, 16, generator=generator) for heads in (4, num_heads_kv, num_heads_kv))
+    return q, k, v
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, *, radius: int) -> Tensor:
+    """The definition: every pair of tokens asked whether it may meet."""
+    frame = torch.arange(q.shape[-2]) // PER_FRAME
+    is_video = torch.arange(q.shape[-2]) < FRAMES * PER_FRAME
+    near = (frame[:, None] - frame[None]).abs() <= radius
+    seen = near | ~is_video[:, None] | ~is_video[None]
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    return scaled_dot_product_attention(q, k, v, attn_mask=seen)
+
+
+@pytest.mark.parametrize("attend", [local_attention_by_frame, local_attention_fused])
+@pytest.mark.parametrize("radius", [0, 1, 3, 20])
+@pytest.mark.parametrize("num_heads_kv", [1, 2, 4])
+def test_local_attention_is_attention_under_its_mask(attend: object, radius: int, num_heads_kv: int) -> None:
+    q, k, v = qkv(num_heads_kv=num_heads_kv)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+        got = attend(q, k, v, num_frames=FRAMES, tokens_per_frame=PER_FRAME, radius=radius)  # type: ignore[operator]
+    torch.testing.assert_close(got, masked(q, k, v, radius=radius), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: the compiled kernel is not run")
+def test_the_fused_kernel_on_a_gpu() -> None:
+    q, k, v = (x.cuda() for x in qkv())
+    got = local_attention_fused(q, k, v, num_frames=FRAMES, tokens_per_frame=PER_FRAME, radius=1)
+    torch.testing.assert_close(got.cpu(), masked(*qkv(), radius=1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("radius", [None, 1], ids=["global", "local"])
+def test_two_prompts_in_one_forward_are_two_forwards(radius: int | None) -> None:
+    local = {} if radius is None else {"local_attn_layers": (1, 2), "frame_receptive_field": radius}
+    transformer = random_transformer(**local)
+    generator = torch.Generator().manual_seed(1)
+    video = torch.randn(1, 16, 5, 4, 6, generator=generator)
+    audio, *texts = (torch.randn(1, n, c, generator=generator) for n, c in ((7, 8), (5, 32), (11, 32)))
+    together = transformer.forward_each(video, audio, texts)
+    for text, (video_out, audio_out) in zip(texts, together, strict=True):
+        video_alone, audio_alone = transformer(video, audio, text)
+        torch.testing.assert_close(video_out, video_alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(audio_out, audio_alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(together[0][0], together[1][0], atol=1e-3)
+
+
+@torch.no_grad()
+def random_transformer(**changes: object) -> Transformer:
+    config = dataclasses.replace(TRANSFORMER, **changes)  # type: ignore[arg-type]
+    transformer = Transformer(config, dtype=torch.float32).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in transformer.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.2)
+    return transformer
