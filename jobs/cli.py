@@ -1,4 +1,4 @@
-"""`happyhorse COMMAND [key=value ...]`: finds the command, turns the words into values, the errors into exit codes.
+"""`happyhorse COMMAND [WORD ...] [key=value ...]`: finds the command, turns the words into values, the errors into exit codes.
 
 0 all well; 1 some clips failed, or a check found something; 2 nothing was started, or could not be checked;
 3 stopped by a signal with work left; 5 stopped by storage, credentials, disk or the cluster.
@@ -27,6 +27,7 @@ class Command:
     summary: str
     run: Callable[[Values], int]  # imports what it needs when it is called: `--help` waits for neither torch nor Ray
     is_check: bool = False  # whatever stops it is "could not be checked": 2
+    positional: tuple[str, ...] = ()  # keys that words without one fill, in order; `null` in conf/ makes one optional
 
 
 def _render(values: Values) -> int:
@@ -66,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"unknown command {name}; did you mean {nearest(name, COMMANDS)}? (of {', '.join(COMMANDS)})")
     command = COMMANDS[name]
     if {"-h", "--help"} & set(words):
-        print(explain(name, command.summary))
+        print(explain(name, command.summary, positional=command.positional))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's Ctrl-C
     try:
-        values = compose_values(name, read_words(words))
+        values = compose_values(name, read_words(words, positional=command.positional), positional=command.positional)
         _configure_logging(job_settings(values).log_level)
         return command.run(values)
     except RenderError as error:

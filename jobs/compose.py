@@ -1,6 +1,6 @@
 """Hydra lives and ends here: a command's root file in `conf/`, its groups and what was typed, as plain values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_module
@@ -23,7 +23,7 @@ class Group(NamedTuple):
     names: list[str]
 
 
-def compose_values(root: str, words: Words) -> Values:
+def compose_values(root: str, words: Words, *, positional: Collection[str] = ()) -> Values:
     """All values of a command. Raises ConfigError for keys and choices that do not exist, and for what is missing."""
     _, groups = defaults(root)
     choices = {key: str(value) for key, value in words.values.items() if key in groups}
@@ -37,7 +37,8 @@ def compose_values(root: str, words: Words) -> Values:
     values = _updated(config, {key: value for key, value in words.values.items() if key not in choices})
     missing = [key for key, value in values.items() if value == MISSING and key not in words.texts]
     if missing:
-        raise ConfigError(f"{root} needs {' and '.join(f'{key}=...' for key in missing)}")
+        named = (key.upper() if key in positional else f"{key}=..." for key in missing)
+        raise ConfigError(f"{root} needs {' and '.join(named)}")
     return values | words.texts
 
 

@@ -1,7 +1,7 @@
 """What `--help` prints. Keys, defaults and explanations are read from `conf/`, so that they cannot be out of date."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from jobs.compose import MISSING, Group, defaults, leaves
@@ -10,7 +10,7 @@ _ENTRY = re.compile(r"( *)(\w+):(.*)")
 
 
 def overview(commands: Mapping[str, str]) -> str:
-    lines = ["usage: happyhorse COMMAND [key=value ...]", ""]
+    lines = ["usage: happyhorse COMMAND [WORD ...] [key=value ...]", ""]
     lines += [f"  {name:<8} {summary}" for name, summary in commands.items()]
     lines += [
         "",
@@ -19,15 +19,17 @@ def overview(commands: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def explain(command: str, summary: str) -> str:
+def explain(command: str, summary: str, *, positional: Sequence[str] = ()) -> str:
     """The keys of one command: those that must be given, the choices of each group, then every value."""
     everything, groups = defaults(command)
     values = leaves(everything)
     own = {key: value for key, value in values.items() if key.partition(".")[0] not in groups}
-    needed = " ".join(f"{key}=..." for key, value in own.items() if value == MISSING)
-    lines = [f"usage: happyhorse {command} {needed} [key=value ...]", "", f"{summary}.", ""]
+    places = [key.upper() if own[key] == MISSING else f"[{key.upper()}]" for key in positional]
+    needed = [f"{key}=..." for key, value in own.items() if value == MISSING and key not in positional]
+    lines = [" ".join(["usage: happyhorse", command, *places, *needed, "[key=value ...]"]), "", f"{summary}.", ""]
     comments = _comments(f"{command}.yaml")
-    lines += [_line(key, value, comments.get(key, "")) for key, value in own.items()]
+    lines += [f"  {key.upper():<36} {comments.get(key, '')}".rstrip() for key in positional]
+    lines += [_line(key, value, comments.get(key, "")) for key, value in own.items() if key not in positional]
     for name, group in groups.items():
         lines += ["", *_group(name, group, everything[name])]
     return "\n".join(lines)

@@ -1,7 +1,10 @@
-"""The words after a command: `key=value`, split into text that nobody may touch and values that hydra reads."""
+"""The words after a command: `key=value`, split into text that nobody may touch and values that hydra reads.
+
+Some commands also take words without a key, by their place: `manifest SOURCE TARGET`.
+"""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +26,22 @@ class Words:
     values: dict[str, Any]
 
 
-def read_words(arguments: Iterable[str]) -> Words:
+def read_words(arguments: Iterable[str], *, positional: Sequence[str] = ()) -> Words:
+    """`positional` are the keys, in order, that a word without one fills; such a word is text, taken verbatim.
+
+    A word with `/` before its first `=` is an address, not a key: ./a=1.csv, s3://bucket/day=3/rows.parquet.
+    """
     words = Words(texts={}, values={})
+    open_places = iter(positional)
     for argument in arguments:
         key, equals, text = argument.partition("=")
-        if not equals or not key:
+        if positional and (not equals or "/" in key):
+            key, text = _next_place(argument, open_places, positional), argument
+        elif not equals or not key:
             raise ConfigError(f"{argument!r} is not key=value")
         if key in words.texts or key in words.values:
             raise ConfigError(f"{key} is given twice")
-        if key not in TEXT_KEYS:
+        if key not in TEXT_KEYS and key not in positional:
             words.values[key] = _read_value(key, argument)
         elif not text:
             raise ConfigError(f"{key}= has no value")
@@ -49,6 +59,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return max(whole, last), whole
 
     return max(known, key=likeness)
+
+
+def _next_place(word: str, places: Iterator[str], positional: Sequence[str]) -> str:
+    place = next(places, None)
+    if place is None:
+        wanted = " ".join(name.upper() for name in positional)
+        raise ConfigError(f"{word!r} is one word too many, expected {wanted} and then key=value")
+    return place
 
 
 def _read_value(key: str, argument: str) -> Any:

@@ -82,3 +82,34 @@ def test_the_nearest_known_key_is_the_one_that_was_meant(typed: str, meant: str)
         "manifest output weights media.crf media.preset parallel.groups retry.failed storage.timeout_s storage.retries"
     )
     assert nearest(typed, known.split()) == meant
+
+
+PLACES = ("source", "target")
+
+
+def test_words_without_a_key_fill_their_places_in_order_and_are_verbatim() -> None:
+    words = read_words(["a, b.csv", "check=false", "s3://bucket/day=3/[x].parquet"], positional=PLACES)
+    assert words.texts == {"source": "a, b.csv", "target": "s3://bucket/day=3/[x].parquet"}
+    assert words.values == {"check": False}
+
+
+def test_a_place_may_be_filled_by_its_key() -> None:
+    assert read_words(["source=1e5", "target=null"], positional=PLACES).texts == {"source": "1e5", "target": "null"}
+
+
+def test_a_path_with_an_equals_sign_is_told_from_a_key_by_a_slash() -> None:
+    assert read_words(["./check=false"], positional=PLACES).texts == {"source": "./check=false"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "b", "c"], "'c' is one word too many, expected SOURCE TARGET and then key=value"),
+        (["source=a", "b"], "source is given twice"),
+        (["=x"], "'=x' is not key=value"),
+    ],
+)
+def test_words_that_have_no_place_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_words(words, positional=PLACES)
+    assert said in str(caught.value)
