@@ -1,4 +1,4 @@
-"""`happyhorse COMMAND [WORD ...] [key=value ...]`: finds the command, turns the words into values, the errors into exit codes.
+"""`happyhorse COMMAND [WORD ...] [key=value ...]`: finds the command, its values, and exit codes for its errors.
 
 0 all well; 1 some clips failed, or a check found something; 2 nothing was started, or could not be checked;
 3 stopped by a signal with work left; 5 stopped by storage, credentials, disk or the cluster.
