@@ -28,7 +28,7 @@ class Text:
 class Picture:
     """A first frame to be encoded at the size of a clip's latents; the same picture and size are the same condition."""
 
-    sha256: str
+    identity: str
     latent_height: int
     latent_width: int
     image: ImageRef = field(compare=False, repr=False)
@@ -54,7 +54,7 @@ def conditions_of(clip: Clip) -> dict[str, Condition]:
 
 
 def _picture(image: ImageRef, latent: tuple[int, int, int, int]) -> Picture:
-    return Picture(sha256=image.sha256, latent_height=latent[2], latent_width=latent[3], image=image)
+    return Picture(identity=image.identity, latent_height=latent[2], latent_width=latent[3], image=image)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ import os
 import posixpath
 import struct
 import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from pipeline.errors import ClipError, RenderError
 from pipeline.store import StorageSettings, Store, key_problem, open_store, split_uri
 from pipeline.types import ImageRef
 
+NUM_READERS = 64  # reading is waiting
 MIN_SIDE = 300
 MAX_RATIO = 2.5
 MAX_BYTES = 20_000_000
@@ -51,6 +54,28 @@ class BadImage(RenderError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.got, self.expected))
+
+
+class ImageReader:
+    """Looks at the images of a manifest, many at a time.
+
+    Relative addresses are below the first folder; full ones may be below any of them.
+    """
+
+    def __init__(self, folders: Sequence[str], *, storage: StorageSettings) -> None:
+        self._folders = [ImageFolder(store=open_store(folder, storage)) for folder in folders]
+
+    def read_all(self, values: Sequence[str | bytes]) -> dict[str | bytes, ImageRef | BadImage]:
+        """What each distinct value (an address or an image's own bytes) is, or why it cannot be used."""
+        distinct = list(dict.fromkeys(values))
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            return dict(zip(distinct, pool.map(self._read, distinct), strict=True))
+
+    def _read(self, value: str | bytes) -> ImageRef | BadImage:
+        try:
+            return inline_image(value) if isinstance(value, bytes) else self._folders[0].read(value)
+        except BadImage as error:
+            return error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +112,14 @@ class ImageFolder:
             height, width = image_size(data)
         except BadImage as error:
             raise BadImage(f"{quoted(uri)}, {error.got}", error.expected) from error
-        return ImageRef(uri=self.store.where(key), data=None, sha256=_sha256(data), height=height, width=width)
+        return ImageRef(uri=self.store.where(key), data=None, identity=_sha256(data), height=height, width=width)
 
 
 def inline_image(data: bytes) -> ImageRef:
     """An image that the manifest holds itself. BadImage as above."""
     _check_bytes(len(data))
     height, width = image_size(data)
-    return ImageRef(uri=None, data=data, sha256=_sha256(data), height=height, width=width)
+    return ImageRef(uri=None, data=data, identity=_sha256(data), height=height, width=width)
 
 
 def load_image(ref: ImageRef, *, storage: StorageSettings) -> bytes:
@@ -104,7 +129,7 @@ def load_image(ref: ImageRef, *, storage: StorageSettings) -> bytes:
     assert ref.uri is not None
     root, key = split_uri(ref.uri)
     data = open_store(root, storage).get(key)
-    if _sha256(data) != ref.sha256:
+    if _sha256(data) != ref.identity:
         raise ClipError(f"{ref.uri} has changed since the manifest was read")
     return data
 

@@ -55,7 +55,7 @@ def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> Jso
         "format": 1,
         "prompt": clip.prompt,
         "negative_prompt": clip.negative_prompt,
-        "image_sha256": clip.image.sha256 if clip.image else None,
+        "image_sha256": clip.image.identity if clip.image else None,  # in object storage not its digest
         "audio": clip.audio,
         "resolution": clip.resolution,
         "ratio": clip.ratio,

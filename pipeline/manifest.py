@@ -9,7 +9,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +17,12 @@ import pyarrow as pa
 from model.config import ModelConfig
 from pipeline.cells import COLUMNS, Findings, read_cells
 from pipeline.errors import ManifestError
-from pipeline.images import BadImage, ImageFolder, inline_image
+from pipeline.images import BadImage, ImageReader
 from pipeline.rows import RowReader
-from pipeline.store import StorageSettings, open_store
+from pipeline.store import StorageSettings
 from pipeline.tables import read_table
 from pipeline.types import Clip, ImageRef, JsonDict
 
-NUM_READERS = 4  # of images: reading waits, decoding takes a core
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +63,7 @@ def read_manifest(
     if table.num_rows == 0:
         findings.add(-1, "", "no rows", "at least one")
     cells = read_cells(table, findings)
-    images = _read_images(cells["image"], ImageFolder(store=open_store(folder, storage)), findings)
+    images = _read_images(cells["image"], ImageReader([folder], storage=storage), findings)
     reader = RowReader(model=model, count_tokens=count_tokens, findings=findings, truncate_text=truncate_text)
     # Without prompts every row would be reported for the same reason.
     typed = not any(finding.row < 0 and finding.column == "prompt" for finding in findings.items)
@@ -77,12 +75,10 @@ def read_manifest(
     return manifest
 
 
-def _read_images(values: Sequence[Any], folder: ImageFolder, findings: Findings) -> list[ImageRef | None]:
+def _read_images(values: Sequence[Any], reader: ImageReader, findings: Findings) -> list[ImageRef | None]:
     """The images of all rows, each address read once; what cannot be used is a finding for every row that names it."""
     wanted = [_address_or_bytes(value) for value in values]
-    distinct = list(dict.fromkeys(each for each in wanted if each is not None))
-    with ThreadPoolExecutor(NUM_READERS) as pool:
-        read = dict(zip(distinct, pool.map(lambda each: _read_image(each, folder), distinct), strict=True))
+    read = reader.read_all([each for each in wanted if each is not None])
     images: list[ImageRef | None] = []
     for row, each in enumerate(wanted):
         image = read[each] if each is not None else None
@@ -103,13 +99,6 @@ def _address_or_bytes(value: Any) -> str | bytes | None:
         return path if data is None else data
     text: str | None = value
     return text
-
-
-def _read_image(each: str | bytes, folder: ImageFolder) -> ImageRef | BadImage:
-    try:
-        return inline_image(each) if isinstance(each, bytes) else folder.read(each)
-    except BadImage as error:
-        return error
 
 
 def _as_py(scalar: pa.Scalar) -> Any:

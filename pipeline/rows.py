@@ -165,7 +165,7 @@ def default_seed(clip_id: str) -> int:
 def _content_id(row: int, cells: Cells, image: ImageRef | None) -> str:
     """Hash of what the row says about its clip; position, priority and carried columns do not change it."""
     said = {name: cells[name][row] for name in COLUMNS if name not in ("clip_id", "priority", "image", "audio_in")}
-    said["image"] = image.sha256 if image else None
+    said["image"] = image.identity if image else None
     text = json.dumps({name: value for name, value in said.items() if value is not None}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:ID_DIGITS]
 

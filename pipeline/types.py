@@ -19,7 +19,7 @@ class ImageRef:
 
     uri: str | None
     data: bytes | None
-    sha256: str
+    identity: str  # changes with the content: its SHA-256, or for object storage the store's ETag and size
     height: int
     width: int
 

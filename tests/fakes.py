@@ -37,7 +37,7 @@ def make_clip(clip_id: str, *, row: int = 0, prompt: str | None = None, picture:
     image = None
     if picture is not None:
         digest = hashlib.sha256(picture.encode()).hexdigest()
-        image = ImageRef(uri=None, data=picture.encode(), sha256=digest, height=300, width=400)
+        image = ImageRef(uri=None, data=picture.encode(), identity=digest, height=300, width=400)
     own = f"a prompt for {clip_id}" if prompt is None else prompt
     return clips.make_clip(clip_id, row=row, seed=row, prompt=own, negative_prompt="blurry", image=image)
 
@@ -156,7 +156,7 @@ class FakeFleet:
     def _answer(self, crew_id: str, crew: FakeCrew, order: Order, fault: What | None) -> Event:
         stage = crew.stage
         names = (
-            {order.condition.sha256 if isinstance(order.condition, Picture) else order.condition.prompt}
+            {order.condition.identity if isinstance(order.condition, Picture) else order.condition.prompt}
             if (isinstance(order, EncodeOrder))
             else {order.clip.clip_id}
         )
@@ -176,7 +176,7 @@ def _carry_out(order: Order) -> object:
     """What the real actors would make, in a few bytes."""
     if isinstance(order, EncodeOrder):
         each = order.condition
-        return hashlib.sha256((each.sha256 if isinstance(each, Picture) else each.prompt).encode()).digest()
+        return hashlib.sha256((each.identity if isinstance(each, Picture) else each.prompt).encode()).digest()
     if isinstance(order, RenderOrder):
         parts = [role.encode() + _bytes(handle) for role, handle in sorted(order.conditions.items())]
         return hashlib.sha256(b"".join([str(order.clip.seed).encode(), *parts])).digest()

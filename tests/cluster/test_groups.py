@@ -233,7 +233,7 @@ def test_a_clip_that_no_rank_can_render_costs_no_group(place: Workplace, weights
 
 
 def test_prompts_and_pictures_become_conditions(place: Workplace, weights: Path, tmp_path: Path) -> None:
-    image = ImageRef(uri=None, data=b"no picture at all", sha256="0" * 64, height=300, width=400)
+    image = ImageRef(uri=None, data=b"no picture at all", identity="0" * 64, height=300, width=400)
     with fleet_of(place) as fleet:
         started(fleet, "encoder-0")
         fleet.offer("encoder-0", EncodeOrder(condition=Text(prompt="a red ball")))
@@ -241,7 +241,7 @@ def test_prompts_and_pictures_become_conditions(place: Workplace, weights: Path,
         assert isinstance(done, Done)
         (expected,) = build_text_encoder(MODEL, LocalWeights(weights)).encode(["a red ball"])
         assert torch.equal(ray.get(done.result), expected)  # type: ignore[call-overload]
-        picture = Picture(sha256=image.sha256, latent_height=6, latent_width=10, image=image)
+        picture = Picture(identity=image.identity, latent_height=6, latent_width=10, image=image)
         fleet.offer("encoder-0", EncodeOrder(condition=picture))
         refused = event_of(fleet)
         assert isinstance(refused, Refused)

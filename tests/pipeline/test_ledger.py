@@ -19,7 +19,7 @@ from pipeline.types import ClipFailure, ImageRef
 from tests.clips import MEDIA, make_clip, make_record
 from tests.models import small_model
 
-IMAGE = ImageRef(uri="/in/a.png", data=None, sha256="1" * 64, height=300, width=400)
+IMAGE = ImageRef(uri="/in/a.png", data=None, identity="1" * 64, height=300, width=400)
 
 
 @pytest.fixture(params=["disk", "moto", pytest.param("swift", marks=pytest.mark.s3)])
@@ -65,7 +65,7 @@ def test_what_does_not_decide_a_clip_keeps_its_hash(changes: dict[str, Any]) -> 
 def test_an_images_content_counts_and_its_address_does_not() -> None:
     moved = replace(IMAGE, uri=None, data=b"...")
     assert hash_of(image=moved) == hash_of(image=IMAGE)
-    assert hash_of(image=replace(IMAGE, sha256="2" * 64)) != hash_of(image=IMAGE)
+    assert hash_of(image=replace(IMAGE, identity="2" * 64)) != hash_of(image=IMAGE)
 
 
 @pytest.mark.parametrize("name", list(MEDIA.__dataclass_fields__))
