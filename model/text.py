@@ -5,7 +5,7 @@ n tokens, C text channels. It imports torch alone; the large model's encoder wil
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,3 +64,8 @@ def build_text_encoder(model: ModelConfig, reader: WeightReader) -> TextEncoder:
     encoder = FoalTextEncoder(json.loads(metadata["vocabulary"]), channels=model.transformer.text_in_channels)
     load_module(encoder, reader, part="text")
     return encoder
+
+
+def build_token_counter(model: ModelConfig, reader: WeightReader) -> Callable[[str], int]:
+    """Prompt -> tokens, as the model's encoder counts them; what a manifest is checked with."""
+    return build_text_encoder(model, reader).count_tokens

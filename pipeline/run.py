@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from model.parallel import check_tp_size
-from model.text import build_text_encoder
+from model.text import build_token_counter
 from model.weights import WeightReader, transformer_index, weights_digest
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
@@ -82,12 +82,12 @@ def _checked_weights(settings: RunSettings) -> WeightReader:
 
 def _read_manifest(settings: RunSettings, reader: WeightReader) -> Manifest:
     with weights_errors(settings.weights):
-        encoder = build_text_encoder(settings.model, reader)
+        count_tokens = build_token_counter(settings.model, reader)
     return read_manifest(
         settings.manifest,
         storage=settings.storage,
         model=settings.model,
-        count_tokens=encoder.count_tokens,
+        count_tokens=count_tokens,
         truncate_text=settings.truncate_text,
     )
 
