@@ -84,13 +84,13 @@ class Index:
     metadata: dict[str, str]
 
 
-def read_index(reader: WeightReader, part: str) -> Index:
+def read_index(reader: WeightReader, part: str, *, stem: str = "model") -> Index:
     """Headers of `<part>/model.safetensors`, of the shards its index names, or of `<part>.safetensors`.
 
-    Raises WeightsMismatch where none of them is there or one is damaged.
+    `stem` is another name than model, as diffusers has. Raises WeightsMismatch where none is there or one is damaged.
     """
     names = set(reader.names())
-    single, sharded = f"{part}/model.safetensors", f"{part}/model.safetensors.index.json"
+    single, sharded = f"{part}/{stem}.safetensors", f"{part}/{stem}.safetensors.index.json"
     if f"{part}.safetensors" in names:
         single = f"{part}.safetensors"
     if sharded in names:
