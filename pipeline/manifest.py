@@ -56,9 +56,14 @@ def read_manifest(
     model: ModelConfig,
     count_tokens: Callable[[str], int],
     truncate_text: bool = False,
+    folder: str | None = None,
 ) -> Manifest:
-    """Reads a Parquet file, a folder of them or a glob. ManifestError lists every finding."""
-    table, folder, files = read_table(uri, storage=storage)
+    """Reads a Parquet file, a folder of them or a glob. ManifestError lists every finding.
+
+    Relative images are looked for in `folder`; None: beside the table.
+    """
+    table, beside, files = read_table(uri, storage=storage)
+    folder = beside if folder is None else folder
     findings = Findings()
     if table.num_rows == 0:
         findings.add(-1, "", "no rows", "at least one")
