@@ -21,6 +21,7 @@ from model.parallel import Cut, cut_of
 from model.transformer import Transformer
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I64": torch.int64}
+DIFFUSERS_STEM = "diffusion_pytorch_model"
 MAX_HEADER_BYTES = 100_000_000
 FULL_DIGEST_BYTES = 256 * 1024 * 1024
 SAMPLE_BYTES = 4096
@@ -84,12 +85,14 @@ class Index:
     metadata: dict[str, str]
 
 
-def read_index(reader: WeightReader, part: str, *, stem: str = "model") -> Index:
+def read_index(reader: WeightReader, part: str) -> Index:
     """Headers of `<part>/model.safetensors`, of the shards its index names, or of `<part>.safetensors`.
 
-    `stem` is another name than model, as diffusers has. Raises WeightsMismatch where none is there or one is damaged.
+    In diffusers' folders, `model` is called `diffusion_pytorch_model`. Raises WeightsMismatch where none of them is
+    there or one is damaged.
     """
     names = set(reader.names())
+    stem = "model" if not any(name.startswith(f"{part}/{DIFFUSERS_STEM}.") for name in names) else DIFFUSERS_STEM
     single, sharded = f"{part}/{stem}.safetensors", f"{part}/{stem}.safetensors.index.json"
     if f"{part}.safetensors" in names:
         single = f"{part}.safetensors"

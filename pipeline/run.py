@@ -130,6 +130,7 @@ def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[
             media=settings.media,
             threads=settings.parallel.threads_per_rank,
             device=device,
+            images=any(clip.image is not None for clip in plan.to_render),
         )
         groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)

@@ -47,6 +47,7 @@ class Workplace:
     media: MediaSettings
     threads: int  # torch's, of each actor
     device: str  # of the ranks: cpu or cuda
+    images: bool = True  # whether any clip has a first frame to encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +142,14 @@ class PromptEncoder:
         self.place = place
 
     def start(self) -> None:
-        from model.codecs import build_video_codec
+        from model.codecs import build_image_encoder
         from model.text import build_text_encoder
         from pipeline.weights import open_weights, weights_errors
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
             self.text = build_text_encoder(self.place.model, reader)
-            self.video = build_video_codec(self.place.model, reader)
+            self.images = build_image_encoder(self.place.model, reader) if self.place.images else None
 
     def encode(self, condition: Condition) -> tuple[Verdict, "Tensor | None"]:
         began = time.monotonic()
@@ -168,7 +169,8 @@ class PromptEncoder:
             pixels = prepare_image(data, height=height, width=width)
         except ValueError as error:
             raise ClipError(str(error)) from error
-        return self.video.encode_image(pixels)
+        assert self.images is not None  # a place without images gets no pictures
+        return self.images.encode_image(pixels)
 
 
 class Finisher:
@@ -182,13 +184,13 @@ class Finisher:
         self.store = open_store(place.output, place.storage)
 
     def start(self) -> None:
-        from model.codecs import build_audio_codec, build_video_codec
+        from model.codecs import build_audio_decoder, build_video_decoder
         from pipeline.weights import open_weights, weights_errors
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
-            self.video = build_video_codec(self.place.model, reader)
-            self.audio = build_audio_codec(self.place.model, reader)
+            self.video = build_video_decoder(self.place.model, reader)
+            self.audio = build_audio_decoder(self.place.model, reader)
 
     def finish(self, clip: Clip, attempt: str, latents: "Latents") -> Finished | ClipFailure:
         return _as_data("finish", lambda: self._finish(clip, attempt, latents))

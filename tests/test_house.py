@@ -139,7 +139,8 @@ def test_importing_all_that_renders_leaves_the_scenes_out() -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_third_parties_are_declared(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[\[<>=]", wanted)[0] for wanted in project["dependencies"]}
+    wanted_by_all = [*project["dependencies"], *project["optional-dependencies"]["released"]]
+    declared = {re.split(r"[\[<>=]", wanted)[0] for wanted in wanted_by_all}
     foreign = tops(name) - sys.stdlib_module_names - set(PACKAGES)
     assert {PROVIDED_BY.get(each, each).replace("_", "-") for each in foreign} <= declared
 

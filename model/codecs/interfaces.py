@@ -1,4 +1,4 @@
-"""What every codec and text encoder looks like from outside. Implementations: `model/codecs/foal.py`, `model/text.py`.
+"""What every codec and text encoder looks like from outside. Implementations: beside this file, `model/text*.py`.
 
 C latent channels, T latent frames, H and W latent cells, L audio latents, n text tokens.
 """
@@ -9,17 +9,19 @@ from typing import Protocol
 from torch import Tensor
 
 
-class VideoCodec(Protocol):
+class ImageEncoder(Protocol):
     def encode_image(self, image: Tensor, /) -> Tensor:
         """uint8 [height, width, 3] at the decoded size -> float32 latent [C, 1, H, W]."""
         ...
 
+
+class VideoDecoder(Protocol):
     def decode(self, latent: Tensor, /) -> Iterator[Tensor]:
         """float32 [C, T, H, W] -> windows of uint8 frames [n, height, width, 3], in order, 4(T-1)+1 in all."""
         ...
 
 
-class AudioCodec(Protocol):
+class AudioDecoder(Protocol):
     sample_rate_hz: int
 
     def decode(self, latent: Tensor, /) -> Tensor:

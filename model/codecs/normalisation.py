@@ -1,4 +1,10 @@
-"""The normalisation of video latents in the released models (48 channels): z = (posterior mean - MEAN) / SPREAD."""
+"""The scales of the released models: video latents (48 channels), z = (posterior mean - MEAN) / SPREAD; pixels.
+
+C channels, T H W latent frames and cells, n frames.
+"""
+
+import torch
+from torch import Tensor
 
 # fmt: off
 MEAN = (
@@ -14,3 +20,23 @@ SPREAD = (
     0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
 )
 # fmt: on
+
+
+def normalised(mean: Tensor) -> Tensor:
+    """The VAE's posterior mean, float32 [C, T, H, W] -> a latent as the Transformers know it."""
+    return (mean - _column(MEAN, mean)) / _column(SPREAD, mean)
+
+
+def denormalised(latent: Tensor) -> Tensor:
+    """float32 [C, T, H, W] -> what the VAE decodes."""
+    return latent * _column(SPREAD, latent) + _column(MEAN, latent)
+
+
+def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device)[:, None, None, None]
+
+
+def eight_bit(frames: Tensor) -> Tensor:
+    """[3, n, height, width] in about -1..1 -> uint8 [n, height, width, 3] on the CPU, truncated as released."""
+    levels: Tensor = (frames.float() / 2 + 0.5).clamp(0, 1) * 255
+    return levels.to(torch.uint8).permute(1, 2, 3, 0).cpu()

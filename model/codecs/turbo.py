@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.codecs.normalisation import MEAN, SPREAD
+from model.codecs.normalisation import denormalised, eight_bit
 
 NORM_EPS = 1e-8
 FRAMES_A_LATENT = 4
@@ -199,15 +199,10 @@ class Decoder(nn.Module):
 class TurboDecoder(nn.Module):
     """Windows of latents to windows of frames; `dtype` of the released run is bfloat16."""
 
-    mean: Tensor
-    spread: Tensor
-
     def __init__(self, config: TurboConfig) -> None:
         super().__init__()
         self.config = config
         self.decoder = Decoder(config)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None, None], persistent=False)
-        self.register_buffer("spread", torch.tensor(SPREAD)[:, None, None, None], persistent=False)
 
     def windows(self, latent: Tensor) -> Iterator[Tensor]:
         """[C, T, H, W] -> pieces of [3, frames, 16H, 16W] in order, 4(T-1)+1 frames in all."""
@@ -226,8 +221,9 @@ class TurboDecoder(nn.Module):
     def _window(self, latent: Tensor, start: int, stop: int) -> Tensor:
         """Frames of latents start..stop, computed with one latent of context on each inner side."""
         before, after = int(start > 0), int(stop < latent.shape[1])
-        dtype = self.decoder.conv_in.conv.weight.dtype
-        piece = latent[:, start - before : stop + after].to(dtype).float() * self.spread + self.mean
+        weight = self.decoder.conv_in.conv.weight
+        dtype = weight.dtype
+        piece = denormalised(latent[:, start - before : stop + after].to(weight.device, dtype).float())
         frames: Tensor = self.decoder(piece[None].to(dtype), is_first=start == 0)[0]
         return frames[:, before * FRAMES_A_LATENT : frames.shape[1] - after * FRAMES_A_LATENT]
 
@@ -235,5 +231,4 @@ class TurboDecoder(nn.Module):
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """[C, T, H, W] -> windows of uint8 frames [n, height, width, 3]."""
         for frames in self.windows(latent):
-            levels: Tensor = (frames.float() / 2 + 0.5).clamp(0, 1) * 255
-            yield levels.to(torch.uint8).permute(1, 2, 3, 0)
+            yield eight_bit(frames)

@@ -1,0 +1,90 @@
+"""What the parts around the Transformers are called below the weights root, and whether those a model needs are there.
+
+turbo_vae/     one .json and one .ckpt, as released with the model
+wan_vae/       config.json, diffusion_pytorch_model.safetensors, as in Wan2.2-TI2V-5B-Diffusers/vae
+audio_vae/     files of the same names, as in stable-audio-open-1.0/vae
+text_encoder/  config.json, model.safetensors or its shards, tokenizer.json, as in t5gemma-9b-9b-ul2
+
+Looks at names, headers and small files; imports none of the libraries.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from model.config import Codecs, ModelConfig
+from model.weights import WeightReader, WeightsMismatch, read_index
+
+TURBO, WAN, AUDIO, TEXT = "turbo_vae", "wan_vae", "audio_vae", "text_encoder"
+EXTRA = "released"  # of pyproject.toml
+_CONFIG = ("config.json", r"config\.json")
+_VAE = (_CONFIG, ("diffusion_pytorch_model.safetensors", r"diffusion_pytorch_model\.safetensors(\.index\.json)?"))
+NEEDED: Mapping[str, tuple[tuple[str, str], ...]] = {  # part -> (what it is called in a message, pattern of its name)
+    TURBO: (("a .json", r"[^/]+\.json"), ("a .ckpt", r"[^/]+\.ckpt")),
+    WAN: _VAE,
+    AUDIO: _VAE,
+    TEXT: (
+        _CONFIG,
+        ("model.safetensors", r"model\.safetensors(\.index\.json)?"),
+        ("tokenizer.json", r"tokenizer\.json"),
+    ),
+}
+_SAFETENSORS = (WAN, AUDIO, TEXT)
+
+
+class MissingPackages(Exception):
+    """The model's codecs or text encoder need libraries that are not installed; the message says how to get them."""
+
+
+def needed_parts(codecs: Codecs) -> tuple[str, ...]:
+    """The foal's are not among them: they are checked where they are read."""
+    parts = {"turbo": (TURBO, WAN), "wan": (WAN,), "foal": ()}[codecs.video]
+    return (*parts, *((AUDIO,) if codecs.audio == "oobleck" else ()), *((TEXT,) if codecs.text == "t5gemma" else ()))
+
+
+def check_packages(model: ModelConfig) -> None:
+    """Raises MissingPackages. Nothing is imported: that would take seconds."""
+    parts = needed_parts(model.codecs)
+    wanted = [*(["diffusers"] if {WAN, AUDIO} & {*parts} else []), *(["transformers"] if TEXT in parts else [])]
+    missing = [name for name in wanted if find_spec(name) is None]
+    if missing:
+        raise MissingPackages(
+            f"model {model.name} needs {' and '.join(missing)}, not installed here: pip install 'happyhorse[{EXTRA}]'"
+        )
+
+
+def check_parts(model: ModelConfig, reader: WeightReader) -> None:
+    """Raises WeightsMismatch that names all missing files at once, or the first damaged one."""
+    names = reader.names()
+    parts = needed_parts(model.codecs)
+    lacking = {part: [what for what, pattern in NEEDED[part] if not _named(names, part, pattern)] for part in parts}
+    lines = [f"  {part}/ lacks {', '.join(whats)}" for part, whats in lacking.items() if whats]
+    if lines:
+        raise WeightsMismatch("\n".join([f"parts that model {model.name} needs are not there", *lines]))
+    for part in parts:
+        if part in _SAFETENSORS:
+            read_index(reader, part)
+
+
+def only_file(reader: WeightReader, part: str, suffix: str) -> str:
+    """The one file of a part that ends so, whatever it is called. WeightsMismatch if there are none or several."""
+    found = _named(reader.names(), part, r"[^/]+" + re.escape(suffix))
+    if len(found) != 1:
+        raise WeightsMismatch(f"{part}/ holds {', '.join(found) or f'no {suffix}'}, expected one {suffix}")
+    return found[0]
+
+
+def read_json(reader: WeightReader, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(reader.read(name, 0, reader.size_bytes(name)))
+    except ValueError as error:
+        raise WeightsMismatch(f"{name} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise WeightsMismatch(f"{name} holds no table")
+    return values
+
+
+def _named(names: list[str], part: str, pattern: str) -> list[str]:
+    return [name for name in names if re.fullmatch(f"{part}/{pattern}", name)]
