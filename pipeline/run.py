@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from model.parallel import check_tp_size
+from model.parts import check_weights, parts_of
 from model.text import build_token_counter
-from model.weights import WeightReader, transformer_index, weights_digest
+from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
 from pipeline.errors import ConfigError, StoreError
@@ -40,7 +41,7 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     began = time.monotonic()
     reader = _checked_weights(settings)
     manifest = _read_manifest(settings, reader)
-    hashed = model_hash(settings.model, weights_digest(reader))
+    hashed = _model_hash(settings, reader)
     store = open_store(settings.output, settings.storage)
     plan = _plan(settings, manifest, store, hashed=hashed)
     facts = _facts(settings, hashed=hashed)
@@ -67,17 +68,20 @@ def _close(recorder: RunRecorder) -> str | None:
 
 
 def _checked_weights(settings: RunSettings) -> WeightReader:
-    transformers = settings.model.transformers
     try:
-        for config in transformers.values():
+        for config in settings.model.transformers.values():
             check_tp_size(config, settings.parallel.tp)
     except ValueError as error:
         raise ConfigError(f"parallel.tp: {error}") from error
     reader = open_weights(settings.weights, settings.storage)
     with weights_errors(settings.weights):
-        for part, config in transformers.items():
-            transformer_index(reader, part=part, config=config)
+        check_weights(settings.model, reader, tp=settings.parallel.tp)
     return reader
+
+
+def _model_hash(settings: RunSettings, reader: WeightReader) -> str:
+    with weights_errors(settings.weights):
+        return model_hash(settings.model, weights_digest(reader, parts_of(settings.model)))
 
 
 def _read_manifest(settings: RunSettings, reader: WeightReader) -> Manifest:

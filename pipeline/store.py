@@ -35,6 +35,8 @@ class StorageSettings:
     timeout_s: float = 120.0  # of one request, its body included
     retries: int = 6
     retry_timeout_s: float = 15.0  # no retry begins later than this after the first try
+    weights_cache: str | None = "~/.cache/happyhorse/weights"  # of each node, for weights in object storage; None: none
+    weights_cache_bytes: int = 120_000_000_000  # what was not used for the longest time goes first
 
     def __post_init__(self) -> None:
         if self.endpoint_url is not None:
@@ -44,6 +46,8 @@ class StorageSettings:
                 raise ConfigError(f"storage.{name} is {getattr(self, name)}, expected more than 0")
         if self.retries < 0:
             raise ConfigError(f"storage.retries is {self.retries}, expected 0 or more")
+        if self.weights_cache_bytes < 0:
+            raise ConfigError(f"storage.weights_cache_bytes is {self.weights_cache_bytes}, expected 0 or more")
 
 
 def open_store(uri: str, settings: StorageSettings | None = None) -> "Store":
@@ -75,6 +79,16 @@ def key_problem(key: str) -> str | None:
     if durable.TEMPORARY.search(parts[-1]):
         return "its end, # and digits, is the mark of unfinished files"
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """One object of a listing."""
+
+    key: str
+    size_bytes: int
+    tag: str | None  # the server's name for this version of it (ETag)
+    changed: str  # when, as ISO 8601
 
 
 @dataclass(frozen=True)
@@ -110,12 +124,16 @@ class Store:
         with translated("read", self.where(key)):
             return bytes(obstore.get(self._client, self._path(key)).bytes())
 
-    def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` (not included). StoreError if the object ends before `stop`."""
+    def get_range(self, key: str, start: int, stop: int, *, tag: str | None = None) -> bytes:
+        """Bytes `start` to `stop` (not included) of the version that `tag` names.
+
+        StoreError if the object ends before `stop`, or is another version by now.
+        """
         if start >= stop:
             return b""
+        options: Any = {"range": (start, stop)} | ({"if_match": tag} if tag else {})
         with translated("read", self.where(key)):
-            data = bytes(obstore.get_range(self._client, self._path(key), start=start, end=stop))
+            data = bytes(obstore.get(self._client, self._path(key), options=options).bytes())
         if len(data) != stop - start:
             raise StoreError(f"cannot read {self.where(key)}: bytes {start}-{stop} asked for, {len(data)} came")
         return data
@@ -165,13 +183,22 @@ class Store:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(key, size) of everything below a folder-like prefix, in no order; nothing where there is no such folder."""
+        return ((stored.key, stored.size_bytes) for stored in self.list_versions(prefix))
+
+    def list_versions(self, prefix: str = "") -> Iterator[StoredObject]:
+        """The same, with what tells one version of an object from another."""
         path = self._path(prefix) if prefix else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
         with translated("list", self.where(prefix)):
             try:
                 for batch in obstore.list(self._client, path or None, chunk_size=1000):
                     for found in batch:
-                        yield found["path"][cut:], found["size"]
+                        yield StoredObject(
+                            key=found["path"][cut:],
+                            size_bytes=found["size"],
+                            tag=found["e_tag"],
+                            changed=found["last_modified"].isoformat(),
+                        )
             except ABSENT as error:
                 if not says_absent(error):
                     raise
@@ -193,25 +220,6 @@ class Store:
         if problem:
             raise StoreError(f"{key!r} cannot be used below {self.uri}: {problem}")
         return key
-
-
-@dataclass(frozen=True)
-class StoreWeights:
-    """Weight files below a store's address, read by range: what `model.weights` asks of a reader."""
-
-    store: Store
-
-    def names(self) -> list[str]:
-        return sorted(key for key, _ in self.store.list() if key.endswith((".safetensors", ".json")))
-
-    def size_bytes(self, name: str) -> int:
-        size = self.store.head(name)
-        if size is None:
-            raise StoreError(f"cannot read {self.store.where(name)}: there is no such object")
-        return size
-
-    def read(self, name: str, start: int, stop: int) -> bytes:
-        return self.store.get_range(name, start, stop)
 
 
 def _scheme(uri: str) -> tuple[str | None, str]:

@@ -1,0 +1,60 @@
+"""Which parts of a weights root a model uses, and whether each of them holds what the model needs.
+
+A part is a folder: one for each stage's Transformer, others for what stands around them.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+
+from model.codecs.foal import FoalVideoCodec
+from model.config import ModelConfig
+from model.text import build_text_encoder
+from model.weights import WeightReader, WeightsMismatch, check_tensors, check_transformer, read_index
+
+Check = Callable[[WeightReader], object]  # raises WeightsMismatch
+
+
+def parts_of(model: ModelConfig) -> tuple[str, ...]:
+    """Folders below the weights root, the Transformers' first."""
+    return tuple(part_checks(model, tp=1))
+
+
+def part_checks(model: ModelConfig, *, tp: int) -> Mapping[str, Check]:
+    """What looks at each part's headers and small files, without memory for its tensors. `tp`: ranks that load it."""
+    checks: dict[str, Check] = {
+        part: partial(check_transformer, part=part, config=config, tp=tp) for part, config in model.transformers.items()
+    }
+    if model.codecs.video == "foal":
+        checks["codec"] = partial(_check_foal_codec, model)
+    if model.codecs.text == "foal":
+        checks["text"] = partial(build_text_encoder, model)  # a few kB: built whole
+    return checks
+
+
+def check_weights(model: ModelConfig, reader: WeightReader, *, tp: int) -> None:
+    """Every part of a model. Raises one WeightsMismatch for all that is wrong."""
+    errors = [error for error in find_mismatches(model, reader, tp=tp).values() if error is not None]
+    if errors:
+        findings = tuple(finding for error in errors for finding in error.findings)
+        raise WeightsMismatch("\n".join(map(str, errors)), findings=findings)
+
+
+def find_mismatches(model: ModelConfig, reader: WeightReader, *, tp: int) -> dict[str, WeightsMismatch | None]:
+    """What is wrong with each part; None: nothing."""
+    return {part: _mismatch(check, reader) for part, check in part_checks(model, tp=tp).items()}
+
+
+def _mismatch(check: Check, reader: WeightReader) -> WeightsMismatch | None:
+    try:
+        check(reader)
+    except WeightsMismatch as error:
+        return error
+    return None
+
+
+def _check_foal_codec(model: ModelConfig, reader: WeightReader) -> None:
+    with torch.device("meta"):
+        codec = FoalVideoCodec(model.transformer.video_latent_channels)
+    check_tensors(read_index(reader, "codec"), codec.state_dict().items(), what="codec")

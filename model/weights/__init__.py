@@ -1,0 +1,39 @@
+"""Checkpoints: read by explicit byte ranges, checked strictly, cut for ranks. Nothing is loaded that is not asked for.
+
+reader      files below a weights root, counted
+index       where tensors lie in them
+comparison  what is there against what a model expects
+tensors     one tensor, or a rank's share of it
+loading     into a model
+sharding    a file for each rank
+digest      what tells weights apart
+checkpoint  files of torch.save
+"""
+
+from model.weights.checkpoint import read_checkpoint
+from model.weights.comparison import check_state, check_tensors
+from model.weights.digest import weights_digest
+from model.weights.index import DTYPES, Index, TensorEntry, read_index
+from model.weights.loading import check_transformer, load_module, load_transformer_weights
+from model.weights.reader import LocalWeights, ReadCounts, WeightReader, WeightsMismatch, local_copy
+from model.weights.tensors import read_tensor
+
+__all__ = [
+    "DTYPES",
+    "Index",
+    "LocalWeights",
+    "ReadCounts",
+    "TensorEntry",
+    "WeightReader",
+    "WeightsMismatch",
+    "check_state",
+    "check_tensors",
+    "check_transformer",
+    "load_module",
+    "load_transformer_weights",
+    "local_copy",
+    "read_checkpoint",
+    "read_index",
+    "read_tensor",
+    "weights_digest",
+]
