@@ -31,7 +31,6 @@ NEEDED: Mapping[str, tuple[tuple[str, str], ...]] = {  # part -> (what it is cal
         ("tokenizer.json", r"tokenizer\.json"),
     ),
 }
-_SAFETENSORS = (WAN, AUDIO, TEXT)
 
 
 class MissingPackages(Exception):
@@ -55,17 +54,14 @@ def check_packages(model: ModelConfig) -> None:
         )
 
 
-def check_parts(model: ModelConfig, reader: WeightReader) -> None:
-    """Raises WeightsMismatch that names all missing files at once, or the first damaged one."""
+def check_part(reader: WeightReader, *, part: str) -> None:
+    """Raises WeightsMismatch that names all missing files at once, or a damaged one. Reads headers alone."""
     names = reader.names()
-    parts = needed_parts(model.codecs)
-    lacking = {part: [what for what, pattern in NEEDED[part] if not _named(names, part, pattern)] for part in parts}
-    lines = [f"  {part}/ lacks {', '.join(whats)}" for part, whats in lacking.items() if whats]
-    if lines:
-        raise WeightsMismatch("\n".join([f"parts that model {model.name} needs are not there", *lines]))
-    for part in parts:
-        if part in _SAFETENSORS:
-            read_index(reader, part)
+    missing = [what for what, pattern in NEEDED[part] if not _named(names, part, pattern)]
+    if missing:
+        raise WeightsMismatch(f"{part}/ lacks {', '.join(missing)}")
+    if part != TURBO:
+        read_index(reader, part)
 
 
 def only_file(reader: WeightReader, part: str, suffix: str) -> str:
