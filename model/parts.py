@@ -9,6 +9,8 @@ from functools import partial
 import torch
 
 from model.codecs.foal import FoalVideoCodec
+from model.codecs.parts import TURBO, check_part, needed_parts
+from model.codecs.turbo_weights import check_turbo
 from model.config import ModelConfig
 from model.text import build_text_encoder
 from model.weights import WeightReader, WeightsMismatch, check_tensors, check_transformer, read_index
@@ -30,6 +32,8 @@ def part_checks(model: ModelConfig, *, tp: int) -> Mapping[str, Check]:
         checks["codec"] = partial(_check_foal_codec, model)
     if model.codecs.text == "foal":
         checks["text"] = partial(build_text_encoder, model)  # a few kB: built whole
+    for part in needed_parts(model.codecs):
+        checks[part] = _check_turbo if part == TURBO else partial(check_part, part=part)
     return checks
 
 
@@ -52,6 +56,11 @@ def _mismatch(check: Check, reader: WeightReader) -> WeightsMismatch | None:
     except WeightsMismatch as error:
         return error
     return None
+
+
+def _check_turbo(reader: WeightReader) -> None:
+    check_part(reader, part=TURBO)
+    check_turbo(reader)
 
 
 def _check_foal_codec(model: ModelConfig, reader: WeightReader) -> None:
