@@ -1,6 +1,6 @@
 """Prompts to embeddings. The foal's encoder: a small learnt vocabulary, each word seen with its two neighbours.
 
-n tokens, C text channels. It imports torch alone; the large model's encoder will stand beside it.
+n tokens, C text channels. It imports torch alone; the released model's encoder is in `model/text_t5gemma.py`.
 """
 
 import json
@@ -14,6 +14,7 @@ from model.codecs.interfaces import TextEncoder
 from model.config import ModelConfig
 from model.weights import WeightReader, WeightsMismatch, load_module, read_index
 
+SPARE_TOKENS = 2  # a text has at most as many tokens as UTF-8 bytes, and these: its begin and its end
 BEGIN, END, UNKNOWN = "<begin>", "<end>", "<unknown>"
 _WORD = re.compile(r"[a-z]+|\d+|[^\W\d_a-z]|[^\w\s]")
 _SILENT = frozenset(",.;:!?'\"-()")  # punctuation that carries nothing for the foal
@@ -56,8 +57,12 @@ class FoalTextEncoder(nn.Module):
         return [self.embed(torch.tensor(self.tokenize(prompt))) for prompt in prompts]
 
 
-def build_text_encoder(model: ModelConfig, reader: WeightReader) -> TextEncoder:
-    """The model's encoder with its weights, from `text/` below the weights root."""
+def build_text_encoder(model: ModelConfig, reader: WeightReader, *, device: str = "cpu") -> TextEncoder:
+    """The model's encoder with its weights; the foal's are in `text/` below the weights root."""
+    if model.codecs.text == "t5gemma":
+        from model.text_t5gemma import load_t5gemma
+
+        return load_t5gemma(model, reader, device=device)
     metadata = read_index(reader, "text").metadata
     if "vocabulary" not in metadata:
         raise WeightsMismatch("text/model.safetensors has no vocabulary in its metadata")
@@ -67,5 +72,10 @@ def build_text_encoder(model: ModelConfig, reader: WeightReader) -> TextEncoder:
 
 
 def build_token_counter(model: ModelConfig, reader: WeightReader) -> Callable[[str], int]:
-    """Prompt -> tokens, as the model's encoder counts them; what a manifest is checked with."""
+    """Prompt -> tokens, as the model's encoder counts them, without the weights of a large one."""
+    if model.codecs.text == "t5gemma":
+        from model.text_t5gemma import build_tokenizer
+
+        tokenize = build_tokenizer(reader)
+        return lambda prompt: len(tokenize(prompt))
     return build_text_encoder(model, reader).count_tokens

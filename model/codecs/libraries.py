@@ -1,6 +1,7 @@
 """Modules of diffusers and transformers: built without memory, checked strictly, then filled by ranges."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ def build_empty(make: Callable[[], Any]) -> Any:
     """A module whose parameters take no memory; buffers that it computes for itself are there."""
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):
+    quiet = warnings.catch_warnings(action="ignore", category=FutureWarning)  # about how they are written
+    with quiet, init_empty_weights(include_buffers=False):
         module = make()
     return module.eval().requires_grad_(False)
 
