@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from model.codecs.parts import MissingPackages, check_packages
 from model.parallel import check_tp_size
 from model.parts import check_weights, parts_of
 from model.text import build_token_counter
@@ -68,6 +69,10 @@ def _close(recorder: RunRecorder) -> str | None:
 
 
 def _checked_weights(settings: RunSettings) -> WeightReader:
+    try:
+        check_packages(settings.model)
+    except MissingPackages as error:
+        raise ConfigError(str(error)) from error
     try:
         for config in settings.model.transformers.values():
             check_tp_size(config, settings.parallel.tp)
