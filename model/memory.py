@@ -1,0 +1,128 @@
+"""How much memory a card needs, by part, and which tensor-parallel size is the smallest that fits. No tensor is made.
+
+Activations are the most bytes that live at once in one forward, as the layers are written. A token costs, in bytes,
+with C hidden channels, D channels a head and I inner channels of a rank:
+
+    12 C                     the residual stream: after the embedders, before the layer, after its attention (float32)
+    4 x input channels, 3 D  patches and rotary tables
+    max(16 C, 20 I gated, 14 I plain)   norms with weights a token, or the MLP's inner values
+
+Attention is assumed to run in fused kernels, which keep no scores. `tests/model/test_memory.py` holds this against what
+forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' workspaces may take it.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from model.codec_cost import PartMemory, decoder_memory, image_memory, text_memory
+from model.config import ModelConfig, TransformerConfig
+from model.cost import parameters
+from model.parallel import allowed_tp_sizes, local_inner_size
+from model.shapes import ClipShape
+
+RUNTIME_BYTES = 1_500_000_000  # a process's CUDA context, cuBLAS and NCCL
+HEADROOM = 0.08  # of a card, kept free: the allocator's gaps, and what a card holds less than its name says
+UNCERTAINTY = 0.2  # of the activations
+CARDS_GB = (24, 40, 48, 80, 141)
+NUM_LATENTS = 10  # of the clip's size, float32: the sample, noise and a solver's memory
+RESIDUAL, NORMS, GATED, PLAIN = 12, 16, 20, 14  # bytes a channel; see above
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardMemory:
+    """Bytes on one card of a render group. Codecs and text encoder are processes of their own, counted apart."""
+
+    tp: int
+    weights: dict[str, int]  # by stage
+    activations: int
+    runtime: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.weights.values()) + self.activations + self.runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What runs beside the render groups: in processes of their own, on other cards, on the CPU or on the same card."""
+
+    text: PartMemory
+    images: PartMemory | None  # None: no clip has an image
+    decoders: PartMemory
+
+    @property
+    def total(self) -> int:
+        """On one card, each in a process of its own: encoder (text and images) and finisher."""
+        images = self.images.total if self.images is not None else 0
+        return self.text.total + images + self.decoders.total + 2 * RUNTIME_BYTES
+
+
+def activation_bytes(config: TransformerConfig, *, tokens: int, tp: int) -> int:
+    """The most that one forward over `tokens` keeps on a rank, weights not counted."""
+    layers = range(config.num_layers)
+    inner = max(
+        (GATED if config.is_gated(layer) else PLAIN) * local_inner_size(config.mlp_inner_size(layer), tp)
+        for layer in layers
+    )
+    a_token = RESIDUAL * config.hidden_size + max(NORMS * config.hidden_size, inner)
+    return tokens * (a_token + 4 * config.video_in_channels + 3 * config.head_dim)
+
+
+def card_memory(model: ModelConfig, *, tp: int, shapes: Collection[ClipShape]) -> CardMemory:
+    """Of one rank, at the largest of the shapes and the longest text."""
+    activations = [
+        activation_bytes(config, tokens=_tokens(model, shape, is_last=n > 0), tp=tp)
+        for shape in shapes
+        for n, config in enumerate(model.transformers.values())
+        if n == 0 or shape.first_latent is not None
+    ]
+    latents = [4 * NUM_LATENTS * _count(shape.video_latent) for shape in shapes]
+    return CardMemory(
+        tp=tp,
+        weights={
+            part: max(parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank).num_bytes for rank in (0, tp - 1))
+            for part, config in model.transformers.items()
+        },
+        activations=max(activations) + max(latents),
+        runtime=RUNTIME_BYTES,
+    )
+
+
+def surroundings(model: ModelConfig, *, shapes: Collection[ClipShape], has_images: bool) -> Surroundings:
+    return Surroundings(
+        text=text_memory(model),
+        images=max((image_memory(model, shape) for shape in shapes), key=lambda each: each.total)
+        if has_images
+        else None,
+        decoders=max((decoder_memory(model, shape) for shape in shapes), key=lambda each: each.total),
+    )
+
+
+def fits(num_bytes: int, *, card_bytes: int) -> bool:
+    return num_bytes <= card_bytes * (1 - HEADROOM)
+
+
+def smallest_fitting_tp(
+    model: ModelConfig, *, card_bytes: int, shapes: Collection[ClipShape], beside_bytes: int = 0
+) -> int | None:
+    """Ranks of the smallest group whose cards hold it, `beside_bytes` of other processes on each; None: no group does.
+
+    `card_bytes` is the card's whole memory as its driver tells it; HEADROOM of it is kept free.
+    """
+    common = set.intersection(*(set(allowed_tp_sizes(config)) for config in model.transformers.values()))
+    for tp in sorted(common):
+        if fits(card_memory(model, tp=tp, shapes=shapes).total + beside_bytes, card_bytes=card_bytes):
+            return tp
+    return None
+
+
+def _tokens(model: ModelConfig, shape: ClipShape, *, is_last: bool) -> int:
+    tokens = shape.num_tokens if is_last else shape.num_first_tokens
+    guided = model.super_resolution is not None and model.super_resolution.sampling.guided
+    passes = 2 if model.one_forward and (guided if is_last else model.first_stage == "base") else 1
+    return passes * (tokens + model.text_max_tokens)
+
+
+def _count(latent: tuple[int, int, int, int]) -> int:
+    channels, frames, height, width = latent
+    return channels * frames * height * width

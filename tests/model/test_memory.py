@@ -1,0 +1,115 @@
+"""The stated formula for activations against what real forwards allocate, and the size that fits a card."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from model.config import TransformerConfig
+from model.memory import activation_bytes, card_memory, smallest_fitting_tp, surroundings
+from model.parallel import shard
+from model.shapes import ClipShape, clip_shape
+from model.transformer import Transformer
+from tests.allocations import Allocations
+from tests.configured import load_model
+
+LATENT = (48, 8, 32, 32)
+AUDIO, TEXT = 101, 200
+LOCAL: dict[str, object] = {"local_attn_layers": (1,), "frame_receptive_field": 2}
+
+
+def config(**changes: object) -> TransformerConfig:
+    """The released proportions at an eighth of the width."""
+    values: dict[str, object] = {
+        "num_layers": 3,
+        "hidden_size": 640,
+        "head_dim": 16,
+        "num_heads_q": 40,
+        "num_heads_kv": 8,
+        "video_in_channels": 192,
+        "audio_in_channels": 64,
+        "text_in_channels": 448,
+        "mm_layers": (0, 2),
+        "gelu7_layers": (0,),
+        "local_attn_layers": (),
+        "coords_style": "v2",
+    }
+    return TransformerConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of one, so that a sharded model can be run without its peers."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("changes", "tp"),
+    [*(({}, tp) for tp in (1, 2, 4, 8)), ({"gelu7_layers": (0, 1, 2)}, 1), (LOCAL, 1), (LOCAL, 4)],
+    ids=["tp1", "tp2", "tp4", "tp8", "plain", "local", "local-tp4"],
+)
+def test_a_forward_allocates_what_the_formula_says(changes: dict[str, object], tp: int) -> None:
+    shape = config(**changes)
+    with torch.device("meta"):
+        transformer = Transformer(shape)
+    shard(transformer, tp=tp, rank=0, group=None)
+    transformer = transformer.to_empty(device="cpu").eval().requires_grad_(False)
+    for parameter in transformer.parameters():
+        torch.nn.init.zeros_(parameter)
+    transformer.adapter.rope.bands.zero_()
+    video, audio, text = torch.zeros(1, *LATENT), torch.zeros(1, AUDIO, 64), torch.zeros(1, TEXT, 448)
+    with torch.inference_mode(), Allocations() as made:
+        transformer(video, audio, text)
+    tokens = LATENT[1] * LATENT[2] * LATENT[3] // 4 + AUDIO + TEXT
+    assert tokens > 2000
+    said = activation_bytes(shape, tokens=tokens, tp=tp)
+    assert 0.85 * said <= made.peak_bytes <= 1.05 * said, made.peak_bytes / said
+
+
+def shapes(name: str, resolution: str) -> list[ClipShape]:
+    return [clip_shape(load_model(name), resolution=resolution, ratio="16:9", duration_s=5)]
+
+
+def test_the_smallest_size_that_fits_falls_as_cards_grow() -> None:
+    model = load_model("magihuman_1080p")
+    sizes = [
+        smallest_fitting_tp(model, card_bytes=gb * 10**9, shapes=shapes("magihuman_1080p", "1080P"))
+        for gb in (4, 24, 40, 48, 80, 141)
+    ]
+    assert sizes[0] is None
+    assert sizes[-1] == 1
+    fitting = [size for size in sizes if size is not None]
+    assert fitting == sorted(fitting, reverse=True)
+    assert set(fitting) <= {1, 2, 4, 8}
+
+
+def test_a_stage_at_256p_needs_its_weights_and_little_more() -> None:
+    model = load_model("magihuman_distill")
+    memory = card_memory(model, tp=1, shapes=shapes("magihuman_distill", "256P"))
+    assert memory.weights["distill"] / 1e9 == pytest.approx(30.64, abs=0.005)
+    assert memory.total / 1e9 == pytest.approx(34, abs=1.5)
+    assert smallest_fitting_tp(model, card_bytes=40 * 10**9, shapes=shapes("magihuman_distill", "256P")) == 1
+
+
+def test_what_runs_beside_is_counted_apart() -> None:
+    model = load_model("magihuman_1080p")
+    beside = surroundings(model, shapes=shapes("magihuman_1080p", "1080P"), has_images=True)
+    assert beside.text.weights / 1e9 == pytest.approx(18.5, abs=0.1)
+    assert beside.images is not None
+    alone = smallest_fitting_tp(model, card_bytes=141 * 10**9, shapes=shapes("magihuman_1080p", "1080P"))
+    crowded = smallest_fitting_tp(
+        model, card_bytes=141 * 10**9, shapes=shapes("magihuman_1080p", "1080P"), beside_bytes=beside.total
+    )
+    assert crowded is None or crowded > (alone or 0)
+
+
+def test_one_forward_for_both_prompts_doubles_the_activations() -> None:
+    one, both = (load_model("magihuman_base", f"model.one_forward={word}") for word in ("false", "true"))
+    at = shapes("magihuman_base", "256P")
+    grown = card_memory(both, tp=1, shapes=at).activations / card_memory(one, tp=1, shapes=at).activations
+    assert grown == pytest.approx(2, rel=0.02)
