@@ -5,6 +5,7 @@ A part is a folder: one for each stage's Transformer, others for what stands aro
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import combinations
 
 import torch
 
@@ -13,9 +14,10 @@ from model.codecs.parts import TURBO, check_part, needed_parts
 from model.codecs.turbo_weights import check_turbo
 from model.config import ModelConfig
 from model.text import build_text_encoder
-from model.weights import WeightReader, WeightsMismatch, check_tensors, check_transformer, read_index
+from model.weights import WeightReader, WeightsMismatch, check_tensors, check_transformer, read_index, read_shards
 
 Check = Callable[[WeightReader], object]  # raises WeightsMismatch
+SAMPLED, SAMPLE_BYTES = "final_linear_video.weight", 4096
 
 
 def parts_of(model: ModelConfig) -> tuple[str, ...]:
@@ -48,6 +50,24 @@ def check_weights(model: ModelConfig, reader: WeightReader, *, tp: int) -> None:
 def find_mismatches(model: ModelConfig, reader: WeightReader, *, tp: int) -> dict[str, WeightsMismatch | None]:
     """What is wrong with each part; None: nothing."""
     return {part: _mismatch(check, reader) for part, check in part_checks(model, tp=tp).items()}
+
+
+def find_twins(model: ModelConfig, reader: WeightReader) -> list[tuple[str, str]]:
+    """Transformers of two stages with the same weights, one of them in the other's place: their shapes are alike."""
+    samples: dict[str, bytes] = {}
+    for part, config in model.transformers.items():
+        try:
+            entry = check_transformer(reader, part=part, config=config, tp=tp_of(reader))[0].entries[SAMPLED]
+        except WeightsMismatch:
+            continue
+        samples[part] = reader.read(entry.file, entry.start, min(entry.stop, entry.start + SAMPLE_BYTES))
+    return [(one, other) for one, other in combinations(samples, 2) if samples[one] == samples[other]]
+
+
+def tp_of(reader: WeightReader) -> int:
+    """For how many ranks the weights are cut; 1: they are not."""
+    shards = read_shards(reader)
+    return 1 if shards is None else shards.tp
 
 
 def _mismatch(check: Check, reader: WeightReader) -> WeightsMismatch | None:

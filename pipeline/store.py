@@ -5,20 +5,22 @@ An object appears whole or not at all. Retries of transient errors are obstore's
 """
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from pipeline import durable
 from pipeline.errors import ConfigError, StoreError
-from pipeline.store_errors import ABSENT, says_absent, translated
+from pipeline.redact import redacted
+from pipeline.store_errors import ABSENT, explain, says_absent, translated
 
 SCHEMES = ("s3", "gs", "az")
 PART_BYTES = 16 << 20
@@ -91,6 +93,19 @@ class StoredObject:
     changed: str  # when, as ISO 8601
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some bytes of an object, and what was said of it with them: its whole size, and the mark of its content."""
+
+    data: bytes
+    size_bytes: int
+    etag: str
+
+
+class ObjectChanged(StoreError):
+    """An object is not what it was any more."""
+
+
 @dataclass(frozen=True)
 class Store:
     """Objects below one address. Keys are relative, with `/` between their parts. Pickles as address and settings."""
@@ -138,6 +153,30 @@ class Store:
             raise StoreError(f"cannot read {self.where(key)}: bytes {start}-{stop} asked for, {len(data)} came")
         return data
 
+    def get_part(self, key: str, start: int, stop: int, *, etag: str | None = None) -> Part | None:
+        """What there is between two bytes, and of which object; None if it is not there.
+
+        ObjectChanged if its ETag is not the given one any more.
+        """
+        wanted: dict[str, Any] = {"range": (start, stop)}
+        with translated("read", self.where(key)):
+            try:
+                found = obstore.get(
+                    self._client, self._path(key), options=wanted | ({"if_match": etag} if etag else {})
+                )
+                meta = found.meta
+                if etag is not None and meta["e_tag"] != etag:  # a server that does not know the condition
+                    raise PreconditionError("it has another ETag")
+                return Part(data=bytes(found.bytes()), size_bytes=meta["size"], etag=meta["e_tag"] or "")
+            except PreconditionError as error:
+                raise ObjectChanged(f"{self.where(key)} has changed since it was looked at") from error
+            except ABSENT as error:
+                if says_absent(error):
+                    return None
+                if self.head(key) == 0:  # no byte of it can be asked for
+                    return Part(data=b"", size_bytes=0, etag="")
+                raise
+
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in pieces of at most a few MB, for what should not be held in memory whole."""
         with translated("read", self.where(key)):
@@ -180,6 +219,20 @@ class Store:
         arrived = self.head(key)
         if arrived != size_bytes:
             raise StoreError(f"cannot write {self.where(key)}: {size_bytes} bytes sent, {arrived} arrived")
+
+    def write(self, key: str, write: Callable[[BinaryIO], object]) -> None:
+        """Puts what `write(file)` writes piece by piece. A bucket gets it whole, from a temporary file."""
+        if self._folder is None:
+            with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
+                path = Path(folder) / "object"
+                with path.open("wb") as file:
+                    write(file)
+                self.put_file(key, path)
+            return
+        try:
+            durable.write_file(self._folder / self._checked(key), write, create=False)
+        except OSError as error:
+            raise StoreError(f"cannot write {self.where(key)}: {explain(error)}") from error
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(key, size) of everything below a folder-like prefix, in no order; nothing where there is no such folder."""
@@ -244,7 +297,7 @@ def _check_endpoint(endpoint: str, name: str) -> None:
     """Raises ConfigError; obstore would panic."""
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{name} is {endpoint!r}, expected http://HOST:PORT or https://HOST")
+        raise ConfigError(f"{name} is {redacted(endpoint)!r}, expected http://HOST:PORT or https://HOST")
 
 
 def _bucket_client(scheme: str, bucket: str, settings: StorageSettings) -> S3Store | GCSStore | AzureStore:

@@ -115,9 +115,10 @@ def write_rank_file(
         file.write(memory_of(share))
 
 
-def packed(cut: Cut) -> Cut:
+def packed(cut: Cut) -> Cut | None:
     """A rank's cut of the whole tensor -> how its own file, where the pieces lie end to end, fills the same shape."""
-    return Cut(cut.dim, tuple(_joined(_end_to_end(cut))))
+    joined = tuple(_joined(_end_to_end(cut)))
+    return Cut(cut.dim, joined) if any(piece.pad for piece in joined) else None
 
 
 def _end_to_end(cut: Cut) -> Iterator[Piece]:
