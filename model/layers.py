@@ -96,7 +96,11 @@ class ExpertLinear(nn.Module):
         if self.num_experts == 1:
             return functional.linear(x, self.weight)
         parts = zip(x.split(sizes, dim=-2), self.weight.chunk(self.num_experts), strict=True)
-        return torch.cat([functional.linear(tokens, weight) for tokens, weight in parts], dim=-2)
+        # Flat: a slice of a batch would be multiplied as a batch, with a copy of the weight.
+        outs = (
+            functional.linear(tokens.flatten(0, -2), weight).unflatten(0, tokens.shape[:-1]) for tokens, weight in parts
+        )
+        return torch.cat(list(outs), dim=-2)
 
 
 class Attention(nn.Module):
@@ -155,14 +159,12 @@ class Mlp(nn.Module):
         self.down_proj = ExpertLinear(inner, config.hidden_size, num_experts=experts, dtype=dtype)
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
-        up = self.up_gate_proj(self.pre_norm(x, sequence.sizes), sequence.sizes).float()
+        up = self.up_gate_proj(self.pre_norm(x, sequence.sizes), sequence.sizes)
+        gate = up[..., 0::2] if self.gated else up
+        gate = ACTIVATION_SLOPE * gate.clamp(max=ACTIVATION_LIMIT).float()  # the limit is exact in bfloat16
+        inner = functional.silu(gate) / ACTIVATION_SLOPE
         if self.gated:
-            gate, linear = up[..., 0::2].clamp(max=ACTIVATION_LIMIT), up[..., 1::2]
-            linear = linear.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
-            inner = gate * torch.sigmoid(ACTIVATION_SLOPE * gate) * (linear + 1)
-        else:
-            up = up.clamp(max=ACTIVATION_LIMIT)
-            inner = up * torch.sigmoid(ACTIVATION_SLOPE * up)
+            inner = inner * (up[..., 1::2].clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float() + 1)
         return _as_float(self.down_proj(inner, sequence.sizes))
 
 

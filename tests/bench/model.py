@@ -1,4 +1,4 @@
-"""One forward of a mid-sized Transformer: two ranks against one, bfloat16 against float32; one thread a rank."""
+"""One forward of a mid-sized Transformer against a plain one, on two ranks, in bfloat16, with both prompts at once."""
 
 import datetime
 import multiprocessing
@@ -16,6 +16,7 @@ from model.config import TransformerConfig
 from model.parallel import shard
 from model.transformer import Transformer
 from tests.bench.figures import Figure
+from tests.bench.plain import plain_forward
 
 SHAPE = TransformerConfig(
     num_layers=4,
@@ -32,7 +33,8 @@ SHAPE = TransformerConfig(
     coords_style="v2",
 )
 VIDEO, AUDIO, TEXT = (1, 48, 16, 22, 22), (1, 61, 64), (1, 64, 256)  # 1,936 video tokens, 2,061 in all
-REPEATS = 5
+SHORT_VIDEO, NEGATIVE = (1, 48, 4, 12, 12), (1, 48, 256)  # 144 video tokens
+REPEATS = 3
 
 
 def _random_transformer(*, dtype: torch.dtype, tp: int = 1, rank: int = 0) -> Transformer:
@@ -60,6 +62,19 @@ def _median_s(run: Callable[[], object]) -> float:
     return statistics.median(seconds)
 
 
+def _gain(slow: Callable[[], object], fast: Callable[[], object]) -> float:
+    """How many times less of a core `fast` takes, by turns, so that a busy machine slows both alike."""
+    ratios = []
+    for turn in range(REPEATS + 1):
+        seconds = []
+        for run in (slow, fast):
+            began = time.process_time()
+            run()
+            seconds.append(time.process_time() - began)
+        ratios += [seconds[0] / seconds[1]] if turn else []  # the first turn warms up
+    return statistics.median(ratios)
+
+
 def _rank_main(rank: int, tp: int, port: int, answers: Any) -> None:
     torch.set_num_threads(1)
     store = TCPStore("127.0.0.1", port, tp, is_master=False)
@@ -80,20 +95,43 @@ def _two_ranks_s() -> float:
     return float(answers.get())
 
 
+def _against_plain(model: Transformer) -> float:
+    """Seconds of the plain forward over ours, after both gave the same."""
+    inputs = _inputs()
+    for ours, plain in zip(model(*inputs), plain_forward(model, *inputs), strict=True):
+        error = float((ours - plain).norm() / plain.norm())
+        assert error < 3e-2, f"the plain forward is another model: {error}"
+    return _gain(lambda: plain_forward(model, *inputs), lambda: model(*inputs))
+
+
+def _one_forward_gain(model: Transformer, video: tuple[int, ...]) -> float:
+    """Seconds of a guided step as two forwards over those of one with both prompts."""
+    shapes = (video, AUDIO, TEXT, NEGATIVE)
+    latent, audio, text, negative = (torch.randn(shape) for shape in shapes)
+    return _gain(
+        lambda: [model(latent, audio, each) for each in (text, negative)],
+        lambda: model.forward_each(latent, audio, [text, negative]),
+    )
+
+
 @torch.inference_mode()
 def figures() -> dict[str, Figure]:
     torch.set_num_threads(1)
     inputs = _inputs()
-    single = _random_transformer(dtype=torch.float32)
-    one_rank_s = _median_s(lambda: single(*inputs))
-    half = _random_transformer(dtype=torch.bfloat16)
-    half_s = _median_s(lambda: half(*inputs))
-    two_ranks_s = _two_ranks_s()
+    single, half = (_random_transformer(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    half_gain = _gain(lambda: single(*inputs), lambda: half(*inputs))
+    plain, plain_half = _against_plain(single), _against_plain(half)
+    paired, paired_short = _one_forward_gain(single, VIDEO), _one_forward_gain(single, SHORT_VIDEO)
+    one_rank_s, two_ranks_s = _median_s(lambda: single(*inputs)), _two_ranks_s()
     torch.set_num_threads(2)
     two_threads_s = _median_s(lambda: single(*inputs))
     return {
         "a forward on one rank, one thread": Figure(value=one_rank_s, unit="s"),
+        "a step against the plain layers, float32": Figure(value=plain, unit="x", goal=1),
+        "a step against the plain layers, bfloat16": Figure(value=plain_half, unit="x", goal=1),
         "two ranks against one, a thread each": Figure(value=one_rank_s / two_ranks_s, unit="x", goal=1.7),
         "one rank with two threads against one": Figure(value=one_rank_s / two_threads_s, unit="x"),
-        "bfloat16 against float32": Figure(value=one_rank_s / half_s, unit="x"),
+        "bfloat16 against float32": Figure(value=half_gain, unit="x"),
+        "a guided step in one forward against two, 2,000 tokens": Figure(value=paired, unit="x"),
+        "a guided step in one forward against two, 200 tokens": Figure(value=paired_short, unit="x"),
     }
