@@ -84,16 +84,6 @@ def key_problem(key: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """One object of a listing."""
-
-    key: str
-    size_bytes: int
-    tag: str | None  # the server's name for this version of it (ETag)
-    changed: str  # when, as ISO 8601
-
-
-@dataclass(frozen=True, kw_only=True)
 class Part:
     """Some bytes of an object, and what was said of it with them: its whole size, and the mark of its content."""
 
@@ -139,16 +129,12 @@ class Store:
         with translated("read", self.where(key)):
             return bytes(obstore.get(self._client, self._path(key)).bytes())
 
-    def get_range(self, key: str, start: int, stop: int, *, tag: str | None = None) -> bytes:
-        """Bytes `start` to `stop` (not included) of the version that `tag` names.
-
-        StoreError if the object ends before `stop`, or is another version by now.
-        """
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` (not included). StoreError if the object ends before `stop`."""
         if start >= stop:
             return b""
-        options: Any = {"range": (start, stop)} | ({"if_match": tag} if tag else {})
         with translated("read", self.where(key)):
-            data = bytes(obstore.get(self._client, self._path(key), options=options).bytes())
+            data = bytes(obstore.get_range(self._client, self._path(key), start=start, end=stop))
         if len(data) != stop - start:
             raise StoreError(f"cannot read {self.where(key)}: bytes {start}-{stop} asked for, {len(data)} came")
         return data
@@ -158,7 +144,7 @@ class Store:
 
         ObjectChanged if its ETag is not the given one any more.
         """
-        wanted: dict[str, Any] = {"range": (start, stop)}
+        wanted: Any = {"range": (start, stop)}
         with translated("read", self.where(key)):
             try:
                 found = obstore.get(
@@ -236,22 +222,13 @@ class Store:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(key, size) of everything below a folder-like prefix, in no order; nothing where there is no such folder."""
-        return ((stored.key, stored.size_bytes) for stored in self.list_versions(prefix))
-
-    def list_versions(self, prefix: str = "") -> Iterator[StoredObject]:
-        """The same, with what tells one version of an object from another."""
         path = self._path(prefix) if prefix else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
         with translated("list", self.where(prefix)):
             try:
                 for batch in obstore.list(self._client, path or None, chunk_size=1000):
                     for found in batch:
-                        yield StoredObject(
-                            key=found["path"][cut:],
-                            size_bytes=found["size"],
-                            tag=found["e_tag"],
-                            changed=found["last_modified"].isoformat(),
-                        )
+                        yield found["path"][cut:], found["size"]
             except ABSENT as error:
                 if not says_absent(error):
                     raise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model.weights import LocalWeights, ReadCounts, WeightReader, WeightsMismatch
 from pipeline.errors import StoreError, WeightsError
-from pipeline.store import StorageSettings, Store, StoredObject, open_store
+from pipeline.store import ObjectChanged, Part, StorageSettings, Store, open_store
 from pipeline.weight_cache import RangeCache, object_key
 
 BUILTIN = "builtin"
@@ -21,61 +21,71 @@ NUM_CONNECTIONS = 4
 class StoreWeights:
     """A `WeightReader` over a bucket's prefix: ranged GETs, several at once where a range is large.
 
-    The root is listed once; an object that changes afterwards is an error, not a mixture.
+    The root is listed once, and all ranges of an object are of the version that was there first, or an error.
     """
 
     def __init__(self, store: Store, cache: RangeCache | None = None) -> None:
         self.store = store
         self.cache = cache
         self.counts = ReadCounts()
+        self._etags: dict[str, str] = {}
 
     @cached_property
-    def _objects(self) -> dict[str, StoredObject]:
-        return {stored.key: stored for stored in self.store.list_versions()}
+    def _sizes(self) -> dict[str, int]:
+        return dict(self.store.list())
 
     def names(self) -> list[str]:
-        return sorted(self._objects)
+        return sorted(self._sizes)
 
     def size_bytes(self, name: str) -> int:
-        return self._object(name).size_bytes
+        if name not in self._sizes:
+            raise StoreError(f"cannot read {self.store.where(name)}: there is no such object")
+        return self._sizes[name]
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
-        stored = self._object(name)
-        if start + len(buffer) > stored.size_bytes:
-            raise WeightsMismatch(
-                f"{name} ends at byte {stored.size_bytes}, expected {start + len(buffer)}: the file is truncated"
-            )
+        size, stop = self.size_bytes(name), start + len(buffer)
+        if stop > size:
+            raise WeightsMismatch(f"{name} ends at byte {size}, expected {stop}: the file is truncated")
         self.counts.requested[name] += len(buffer)
-        if self.cache is None:
-            self._fetch(stored, start, buffer)
+        etag = self._etag(name)
+        if self.cache is None or not etag:
+            self._fetch(name, start, buffer)
             return
-        version = (stored.size_bytes, stored.tag or stored.changed)
-        key = object_key(self.store.settings.endpoint_url or _endpoint(), self.store.where(name), *version)
-        self.cache.read(key, start, buffer, lambda: self._fetch(stored, start, buffer))
+        endpoint = self.store.settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL", "")
+        key = object_key(endpoint, self.store.where(name), size, etag)
+        self.cache.read(key, start, buffer, lambda: self._fetch(name, start, buffer))
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         data = bytearray(stop - start)
         self.read_into(name, start, memoryview(data))
         return bytes(data)
 
-    def _object(self, name: str) -> StoredObject:
-        if name not in self._objects:
-            raise StoreError(f"cannot read {self.store.where(name)}: there is no such object")
-        return self._objects[name]
+    def _etag(self, name: str) -> str:
+        """As the server gives it with bytes: in a listing some servers write it in another way."""
+        if name not in self._etags:
+            self._etags[name] = self._part(name, 0, min(1, self.size_bytes(name)), etag=None).etag
+        return self._etags[name]
 
-    def _fetch(self, stored: StoredObject, start: int, buffer: memoryview) -> None:
-        offsets = range(0, len(buffer), PART_BYTES)
+    def _fetch(self, name: str, start: int, buffer: memoryview) -> None:
+        etag = self._etag(name) or None
 
         def fetch_part(at: int) -> None:
             stop = min(at + PART_BYTES, len(buffer))
-            buffer[at:stop] = self.store.get_range(stored.key, start + at, start + stop, tag=stored.tag)
+            buffer[at:stop] = self._part(name, start + at, start + stop, etag=etag).data
 
+        offsets = range(0, len(buffer), PART_BYTES)
         if len(offsets) > 1:
             with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
                 list(pool.map(fetch_part, offsets))
         elif offsets:
             fetch_part(0)
-        self.counts.fetched[stored.key] += len(buffer)
+        self.counts.fetched[name] += len(buffer)
+
+    def _part(self, name: str, start: int, stop: int, *, etag: str | None) -> Part:
+        part = self.store.get_part(name, start, stop, etag=etag)
+        if part is None or part.size_bytes != self.size_bytes(name) or len(part.data) != stop - start:
+            raise ObjectChanged(f"{self.store.where(name)} has changed since it was looked at")
+        return part
 
 
 def open_weights(weights: str, storage: StorageSettings) -> WeightReader:
@@ -99,7 +109,3 @@ def weights_errors(weights: str) -> Iterator[None]:
         yield
     except (WeightsMismatch, OSError) as error:
         raise WeightsError(f"weights {weights}: {error}") from error
-
-
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL", "")
