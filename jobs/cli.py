@@ -48,10 +48,21 @@ def _parity(values: Values) -> int:
     return parity(values)
 
 
+def _weights(values: Values) -> int:
+    from jobs.weights import weights
+
+    return weights(values)
+
+
 COMMANDS = {
     "render": Command(summary="Makes a clip with sound for every row of a table of prompts", run=_render),
     "verify": Command(summary="Checks the files of an output against their records", run=_verify, is_check=True),
     "parity": Command(summary="Checks this machine's numbers against recorded ones", run=_parity, is_check=True),
+    "weights": Command(
+        summary="Checks a model's weights (check PATH), or cuts them once for N ranks (shard PATH TARGET tp=N)",
+        run=_weights,
+        positional=("what", "path", "target"),
+    ),
 }
 
 
