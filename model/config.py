@@ -78,6 +78,7 @@ class SamplingConfig:
 
     steps: int = 32
     flow_shift: float = 5.0
+    flow_start: float = 0.999  # of the grid before it is shifted
     video_guidance: float = 5.0  # while the truncated timestep is above guidance_switch
     video_guidance_late: float = 2.0
     guidance_switch: int = 500
@@ -95,6 +96,7 @@ class DistilledConfig:
 
     steps: int = 8
     flow_shift: float = 5.0
+    flow_start: float = 0.999
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -107,11 +109,13 @@ class SuperResolutionConfig:
 
     steps: int = 5
     flow_shift: float = 5.0
+    flow_start: float = 0.999
     guided: bool = False
     video_guidance: float = 3.5
     video_guidance_first: float = 2.0  # on the first latent frames
     guidance_first_frames: int = 13
     noise_level: int = 220  # of 1000, that the enlarged video starts from
+    noise_betas: tuple[float, float] = (0.00085, 0.012)  # of the least and the greatest of these levels
     audio_noise_scale: float = 0.7  # of the sound that the stage sees; what is delivered is the base stage's
 
     def __post_init__(self) -> None:
@@ -223,18 +227,10 @@ class ModelConfig:
     @property
     def steps(self) -> int:
         """Of the first stage, where a row says nothing."""
-        return self._first.steps
-
-    @property
-    def flow_shift(self) -> float:
-        return self._first.flow_shift
-
-    @property
-    def _first(self) -> SamplingConfig | DistilledConfig:
         if self.first_stage == "distilled":
             assert self.distilled is not None  # checked when it was made
-            return self.distilled
-        return self.sampling
+            return self.distilled.steps
+        return self.sampling.steps
 
     @property
     def is_guided(self) -> bool:

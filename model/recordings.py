@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.codecs.turbo import TurboConfig, TurboDecoder
-from model.config import CoordsStyle, SamplingConfig, SuperResolutionConfig, TransformerConfig
+from model.config import CoordsStyle, DistilledConfig, SamplingConfig, SuperResolutionConfig, TransformerConfig
 from model.parallel import shard
 from model.positions import coordinates, rotary_table
 from model.sampling.base import sample_base
@@ -170,7 +170,7 @@ def _distilled(recording: Recording, model: Transformer, output: str, image: Ten
         text=tensors["in.text"][:, : notes["text_len"]],
         noise=((tensors[f"{output}.noise_video.{n}"], tensors[f"{output}.noise_audio.{n}"]) for n in steps),
         steps=notes["distill_steps"],
-        flow_shift=notes["flow_shift"],
+        config=DistilledConfig(flow_shift=notes["flow_shift"]),
         image_latent=image,
     )
     yield recording.row(f"{output}.video", video)
@@ -187,7 +187,7 @@ def _super_resolution(recording: Recording) -> Iterator[ParityRow]:
     )
     shape = transformer_config(notes["sr_config"], coords_style="v1", radius=notes["sr_frame_receptive_field"])
     model = recording.transformer(shape, weights="samplers_sr_weights", dtype=torch.float32)
-    video = start_video(tensors["base_t2v.video"], tensors["sr.noise_video"], noise_level=config.noise_level)
+    video = start_video(tensors["base_t2v.video"], tensors["sr.noise_video"], config=config)
     yield recording.row("sr.start_video", video)
     audio = start_audio(tensors["base_t2v.audio"], tensors["sr.noise_audio"], noise_scale=config.audio_noise_scale)
     yield recording.row("sr.start_audio", audio)

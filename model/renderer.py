@@ -130,7 +130,7 @@ class Renderer:
         video = noise.draw(shape)
         velocity = velocity_of(self.stages[0], one_forward=self.model.one_forward)
         image = self._batched(request.image_latent)
-        if self.model.first_stage == "distilled":
+        if self.model.first_stage == "distilled" and self.model.distilled is not None:
             return sample_distilled(
                 velocity,
                 video=video,
@@ -138,7 +138,7 @@ class Renderer:
                 text=self._batched(request.text),
                 noise=noise.pairs(shape, request.audio_latent),
                 steps=request.steps,
-                flow_shift=self.model.flow_shift,
+                config=self.model.distilled,
                 image_latent=image,
                 on_step=on_step,
             )
@@ -161,7 +161,7 @@ class Renderer:
         """The first stage's video [1, C, T, h, w] at the last stage's size; its sound is only listened to."""
         stage = self.model.super_resolution
         assert stage is not None  # checked
-        start = start_video(video, noise.draw(request.video_latent), noise_level=stage.sampling.noise_level)
+        start = start_video(video, noise.draw(request.video_latent), config=stage.sampling)
         heard = start_audio(audio, noise.draw(request.audio_latent), noise_scale=stage.sampling.audio_noise_scale)
         return sample_super_resolution(
             velocity_of(self.stages[1], one_forward=self.model.one_forward),

@@ -42,7 +42,7 @@ def sample_base(
     and one text a step.
     """
     early, late, audio_scale = with_guidance(sampling, guidance)
-    sigmas, timesteps = flow_sigmas(steps, shift=sampling.flow_shift)
+    sigmas, timesteps = flow_sigmas(steps, shift=sampling.flow_shift, start=sampling.flow_start)
     texts = [text] if negative is None else [text, negative]
     video_solver, audio_solver = UniPC(sigmas), UniPC(sigmas)
     for done, (sigma, timestep) in enumerate(zip(sigmas.tolist(), timesteps, strict=False)):

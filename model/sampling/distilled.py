@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from model.config import DistilledConfig
 from model.sampling.base import OnStep, hold_first_frame
 from model.sampling.prediction import Velocity
 from model.sampling.schedules import flow_sigmas
@@ -24,7 +25,7 @@ def sample_distilled(
     text: Tensor,
     noise: Iterator[tuple[Tensor, Tensor]],
     steps: int,
-    flow_shift: float,
+    config: DistilledConfig,
     image_latent: Tensor | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -32,7 +33,7 @@ def sample_distilled(
 
     `noise` gives fresh (video, audio) noise for every step, the last included (where its weight is 0).
     """
-    sigmas = flow_sigmas(steps, shift=flow_shift)[0].tolist()
+    sigmas = flow_sigmas(steps, shift=config.flow_shift, start=config.flow_start)[0].tolist()
     for done, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
         video = hold_first_frame(video, image_latent)
         ((video_v, audio_v),) = velocity(video, audio, [text], sigma)

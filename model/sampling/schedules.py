@@ -6,9 +6,9 @@ from torch import Tensor
 START = 0.999  # of the unshifted grid
 
 
-def flow_sigmas(steps: int, *, shift: float) -> tuple[Tensor, list[int]]:
+def flow_sigmas(steps: int, *, shift: float, start: float = START) -> tuple[Tensor, list[int]]:
     """`steps`+1 float32 sigmas, the last 0, and the truncated integer timestep of each step (of 1000)."""
-    u = START * (1 - torch.arange(steps, dtype=torch.float64) / steps)
+    u = start * (1 - torch.arange(steps, dtype=torch.float64) / steps)
     sigmas = shift * u / (1 + (shift - 1) * u)
     timesteps = [int(sigma * 1000) for sigma in sigmas.tolist()]
     return torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)]).float(), timesteps

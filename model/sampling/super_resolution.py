@@ -16,21 +16,21 @@ from model.sampling.schedules import flow_sigmas
 from model.sampling.unipc import UniPC
 
 NUM_LEVELS = 1000
-FIRST_BETA, LAST_BETA = 0.00085, 0.012
+BETAS = (0.00085, 0.012)
 
 
-def signal_levels() -> Tensor:
+def signal_levels(betas: tuple[float, float] = BETAS) -> Tensor:
     """float64 [1000]: how much of the signal is left at each noise level, 1 the cleanest, 0 at the last."""
-    betas = torch.linspace(FIRST_BETA**0.5, LAST_BETA**0.5, NUM_LEVELS, dtype=torch.float64).square()
-    levels: Tensor = (1 - betas).cumprod(0).sqrt()
+    noise = torch.linspace(betas[0] ** 0.5, betas[1] ** 0.5, NUM_LEVELS, dtype=torch.float64).square()
+    levels: Tensor = (1 - noise).cumprod(0).sqrt()
     first, last = levels[0].item(), levels[-1].item()
     return (levels - last) * (first / (first - last))
 
 
-def start_video(base: Tensor, noise: Tensor, *, noise_level: int) -> Tensor:
+def start_video(base: Tensor, noise: Tensor, *, config: SuperResolutionConfig) -> Tensor:
     """Base latents [1, C, T, h, w] enlarged to the noise's [1, C, T, H, W] and mixed with it."""
     enlarged: Tensor = functional.interpolate(base, size=noise.shape[2:], mode="trilinear", align_corners=True)
-    signal = float(signal_levels()[noise_level])
+    signal = float(signal_levels(config.noise_betas)[config.noise_level])
     return enlarged * signal + noise * math.sqrt(1 - signal**2)
 
 
@@ -57,7 +57,7 @@ def sample_super_resolution(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Start samples (see `start_video`, `start_audio`) -> clean video latent. Guided where `negative` is given."""
-    sigmas, _ = flow_sigmas(config.steps, shift=config.flow_shift)
+    sigmas, _ = flow_sigmas(config.steps, shift=config.flow_shift, start=config.flow_start)
     texts = [text] if negative is None else [text, negative]
     solver = UniPC(sigmas)
     for done, sigma in enumerate(sigmas[:-1].tolist()):

@@ -77,7 +77,7 @@ def enlarged(asked: RenderRequest, video: Tensor, audio: Tensor, noise: list[Ten
     image = asked.large_image_latent
     return sample_super_resolution(
         velocity_of(SECOND),
-        video=start_video(video, noise[0], noise_level=220),
+        video=start_video(video, noise[0], config=STAGE.sampling),
         audio=start_audio(audio, noise[1], noise_scale=0.7),
         text=asked.text[None],
         negative=asked.negative[None] if guided and asked.negative is not None else None,
@@ -122,7 +122,7 @@ def test_distilled_then_super_resolution() -> None:
         text=asked.text[None],
         noise=iter([(rest[0], rest[1]), (rest[2], rest[3])]),
         steps=2,
-        flow_shift=5.0,
+        config=DistilledConfig(),
     )
     got = renderer(first_stage="distilled").render(asked)
     assert_same(got, enlarged(asked, video, audio, rest[4:], guided=False), audio)
