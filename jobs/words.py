@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from pipeline.errors import ConfigError
 
 # Taken verbatim, everything after the first `=`: these hold file names, addresses and words of people.
-TEXT_KEYS = frozenset("manifest output inbox to where reason clip weights address a b path only name".split())
+TEXT_KEYS = frozenset("manifest output inbox to where reason clip weights address a b path only name findings".split())
 
 
 @dataclass(frozen=True, kw_only=True)

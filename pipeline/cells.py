@@ -4,12 +4,15 @@ Checks types and nothing else; what a value must be is `rows.py`'s.
 """
 
 import math
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from pipeline.errors import Finding
+from pipeline.findings import Findings
 
 Kind = Literal["text", "integer", "number", "flag", "media"]
 COLUMNS: dict[str, Kind] = {
@@ -35,24 +38,9 @@ EXPECTED: dict[Kind, str] = {
     "media": "a column of strings (addresses) or of struct{bytes, path}",
 }
 SHOWN_CHARS = 60
+NEAR = 0.85  # guidnace is 0.875 like guidance
 
-Cells = dict[str, list[Any]]  # column -> one value a row; None: the default
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Collects everything that is wrong, so that it can be said at once."""
-
-    items: list[Finding] = field(default_factory=list)
-
-    def add(self, row: int, column: str, got: object, expected: str) -> None:
-        """`got` as it stood in the cell, or a description of it if it is a str that needs no quotation marks."""
-        self.items.append(Finding(row, column, str(got), expected))
-
-    def in_order(self) -> list[Finding]:
-        return sorted(
-            self.items, key=lambda finding: finding.row
-        )  # stable: a row's own stay in the order of the checks
+Cells = dict[str, list[Any]]  # column that a table has -> one value a row; None: the default
 
 
 def quoted(value: object) -> str:
@@ -61,44 +49,58 @@ def quoted(value: object) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}... ({len(text)} characters)"
 
 
-def read_cells(table: pa.Table, findings: Findings) -> Cells:
-    """Every known column, absent ones as all None. A wrong type is one finding for the column, not one for each row."""
-    _check_names(table, findings)
-    cells: Cells = {}
+def usable_columns(schema: pa.Schema, findings: Findings) -> tuple[str, ...]:
+    """The known columns that a table has. A wrong type is one finding for the column, not one for each row."""
+    _check_names(schema, findings)
+    usable = []
     for name, kind in COLUMNS.items():
-        nothing = [None] * table.num_rows
-        if table.column_names.count(name) != 1:
-            cells[name] = nothing
-        elif not _fits(table.schema.field(name).type, kind):
-            findings.add(-1, name, f"a column of {table.schema.field(name).type}", EXPECTED[kind])
-            cells[name] = nothing
+        if schema.names.count(name) != 1:
+            continue
+        if _fits(schema.field(name).type, kind):
+            usable.append(name)
         else:
-            cells[name] = _values(table, name, kind, findings)
-    return cells
+            findings.add(-1, name, f"a column of {schema.field(name).type}", EXPECTED[kind])
+    return tuple(usable)
 
 
-def _check_names(table: pa.Table, findings: Findings) -> None:
-    if "prompt" not in table.column_names:
-        have = ", ".join(table.column_names) or "none"
+def read_cells(data: pa.RecordBatch, columns: Sequence[str], findings: Findings, *, first_row: int = 0) -> Cells:
+    """The cells of usable columns."""
+    return {name: _values(data.column(name), name, first_row, findings) for name in columns}
+
+
+def near_misses(names: Iterable[str]) -> dict[str, str]:
+    """Columns that mean nothing to us but are written almost like one that does -> that one."""
+    near: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[\s.-]+", "_", name.strip().lower())
+        if name not in COLUMNS and (found := get_close_matches(plain, COLUMNS, n=1, cutoff=NEAR)):
+            near[name] = found[0]
+    return near
+
+
+def _check_names(schema: pa.Schema, findings: Findings) -> None:
+    if "prompt" not in schema.names:
+        have = ", ".join(schema.names) or "none"
         findings.add(-1, "prompt", f"no such column (there are: {have})", EXPECTED["text"])
-    for name in sorted(set(table.column_names)):
-        if table.column_names.count(name) > 1:
-            findings.add(-1, name, f"{table.column_names.count(name)} columns of this name", "one")
+    for name, count in sorted(Counter(schema.names).items()):
+        if count > 1:
+            findings.add(-1, name, f"{count} columns of this name", "one")
 
 
-def _values(table: pa.Table, name: str, kind: Kind, findings: Findings) -> list[Any]:
+def _values(column: pa.Array, name: str, first_row: int, findings: Findings) -> list[Any]:
+    kind = COLUMNS[name]
     try:
-        values: list[Any] = table.column(name).to_pylist()
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError as error:
         findings.add(-1, name, f"bytes that are not UTF-8 ({error.reason})", EXPECTED[kind])
-        return [None] * table.num_rows
+        return [None] * len(column)
     except (ValueError, OverflowError, LookupError) as error:  # what a struct holds beside bytes and path
         findings.add(-1, name, f"values that cannot be read ({error})", EXPECTED[kind])
-        return [None] * table.num_rows
+        return [None] * len(column)
     if kind == "media":
         return [None if isinstance(value, dict) and not any(value.values()) else value for value in values]
-    if kind in ("integer", "number"):
-        return [_number(value, row, name, kind, findings) for row, value in enumerate(values)]
+    if kind == "number" or (kind == "integer" and not pa.types.is_integer(column.type)):
+        return [_number(value, first_row + offset, name, kind, findings) for offset, value in enumerate(values)]
     return values
 
 

@@ -10,7 +10,10 @@ RenderError
   StoreError      storage said no                              the run stops, nothing half-written; exit 5
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 
 class RenderError(Exception):
@@ -36,27 +39,30 @@ class Finding:
         return f"{where}got {self.value}, expected {self.expected}"
 
 
+def finding_kind(finding: Finding) -> tuple[str, str]:
+    """What findings are counted by: the column, and what was expected but for what stands in brackets."""
+    return finding.column, finding.expected.partition(" (")[0]
+
+
 class ManifestError(RenderError):
-    """Every finding of a manifest; the message lists the first 20, then counts by column."""
+    """All findings of a manifest; the message lists the first 20, then counts by kind. `more`: those not kept."""
 
     SHOWN = 20
 
-    def __init__(self, source: str, findings: list[Finding]) -> None:
-        self.source = source
-        self.findings = findings
+    def __init__(
+        self, source: str, findings: list[Finding], *, more: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
+        self.source, self.findings, self.more = source, findings, dict(more or {})
         super().__init__(self._message())
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.source, self.findings))
+        return (partial(type(self), more=self.more), (self.source, self.findings))
 
     def _message(self) -> str:
-        lines = [f"{self.source}: {len(self.findings)} problem(s), nothing was started"]
+        rest = Counter(finding_kind(finding) for finding in self.findings[self.SHOWN :]) + Counter(self.more)
+        lines = [f"{self.source}: {len(self.findings) + sum(self.more.values())} problem(s), nothing was started"]
         lines += [f"  {finding}" for finding in self.findings[: self.SHOWN]]
-        rest = self.findings[self.SHOWN :]
-        counts = dict.fromkeys((finding.column for finding in rest), 0)
-        for finding in rest:
-            counts[finding.column] += 1
-        lines += [f"  and {count} more in column {column}" for column, count in counts.items()]
+        lines += [f"  and {count} more in column {column}, expected {kind}" for (column, kind), count in rest.items()]
         return "\n".join(lines)
 
 

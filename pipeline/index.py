@@ -39,16 +39,17 @@ class RowIndex:
     sizes: tuple[ClipSize, ...]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return int(self.rows.size)
 
     @property
     def size_bytes(self) -> int:
         """Memory that all columns take."""
-        return self.ids.nbytes + sum(each.nbytes for each in vars(self).values() if isinstance(each, np.ndarray))
+        return int(self.ids.nbytes) + sum(each.nbytes for each in vars(self).values() if isinstance(each, np.ndarray))
 
     @property
     def has_image(self) -> np.ndarray:
-        return self.image_codes != NO_IMAGE
+        given: np.ndarray = self.image_codes != NO_IMAGE
+        return given
 
     def position(self, row: int) -> int:
         """Of a selected row's number."""
@@ -71,7 +72,7 @@ class RowIndex:
 class IndexBuilder:
     """Collects clips row by row; full chunks are kept as arrays, so that no Python objects stay."""
 
-    _columns: dict[str, list[object]] = field(default_factory=lambda: {name: [] for name in DTYPES} | {"ids": []})
+    _columns: dict[str, list[object]] = field(default_factory=lambda: {name: [] for name in (*DTYPES, "ids")})
     _chunks: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in DTYPES})
     _ids: list[pa.Array] = field(default_factory=list)
     _sizes: dict[tuple[str, str, int], int] = field(default_factory=dict)

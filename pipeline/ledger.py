@@ -43,6 +43,7 @@ class ClipRecord:
     seconds: Mapping[str, float]  # by stage
     settings: JsonDict  # what the hash was made of: `deciding_values`
     row: JsonDict  # of the manifest, complete, JSON-safe
+    truncated: tuple[str, ...] = ()  # texts that were cut to what the model can read (text.truncate=true)
 
     @property
     def key(self) -> str:
@@ -148,8 +149,8 @@ def _parse_record(values: JsonDict) -> ClipRecord:
         probe=Probe(**values["probe"]),
         seconds=values["seconds"],
     )
-    own = {each.name: values[each.name] for each in fields(ClipRecord) if each.name != "finished"}
-    return ClipRecord(finished=finished, **own)
+    own = {each.name: values[each.name] for each in fields(ClipRecord) if each.name not in ("finished", "truncated")}
+    return ClipRecord(finished=finished, truncated=tuple(values.get("truncated", ())), **own)
 
 
 def _plain(value: Any) -> Any:
@@ -172,9 +173,13 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def canonical_json(values: Any) -> str:
+    """The text that hashes are made of: equal settings are equal texts."""
+    return json.dumps(_whole(_plain(values)), sort_keys=True, ensure_ascii=True, allow_nan=False)
+
+
 def _digest(values: Any) -> str:
-    text = json.dumps(_whole(_plain(values)), sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:HASH_DIGITS]
 
 
 def _to_json(values: JsonDict) -> bytes:

@@ -1,26 +1,33 @@
 """A table of prompts, read and checked whole before anything is started. All that is wrong is said at once.
 
-`tables.py` reads the files, `cells.py` knows the columns' types, `rows.py` what a value must be, `images.py` what a
-picture must be.
+The rows stream by in batches; what is kept of them is a `RowIndex`, and clips are built again from the files when they
+are wanted. `tables.py` reads the files, `cells.py` knows the columns' types, `rows.py` what a value must be,
+`checking.py` puts rows through all of it.
 """
 
-import hashlib
 import logging
-import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import overload
 
+import numpy as np
 import pyarrow as pa
 
-from model.config import ModelConfig
-from pipeline.cells import COLUMNS, Findings, read_cells
-from pipeline.errors import ManifestError
-from pipeline.images import BadImage, ImageReader
-from pipeline.rows import RowReader
+from pipeline.cells import COLUMNS, near_misses, read_cells
+from pipeline.checking import ManifestChecker, address_or_bytes, no_hash
+from pipeline.errors import ConfigError, StoreError
+from pipeline.findings import Findings, findings_file
+from pipeline.hashing import Hasher
+from pipeline.image_access import OWN_FOLDER, ImageAccess
+from pipeline.images import ImageReader
+from pipeline.index import NO_IMAGE, RowIndex
+from pipeline.rows import NOTHING, Rules
+from pipeline.said import said_row
+from pipeline.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
-from pipeline.tables import read_table
+from pipeline.tables import Batch, RowFinder, Source, open_source
 from pipeline.types import Clip, ImageRef, JsonDict
 
 log = logging.getLogger(__name__)
@@ -28,122 +35,240 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A checked manifest: row i of the table is `clips[i]`, with all columns as they were."""
+    """A checked manifest: its selected rows, in order."""
 
     uri: str
-    clips: tuple[Clip, ...]
-    table: pa.Table
-    files: tuple[str, ...] = ()  # the addresses it was read from
+    source: Source
+    index: RowIndex
+    images: tuple[ImageRef, ...] = ()  # distinct ones; those that the manifest holds itself without their bytes
+    rules: Rules
+    hash_clip: Hasher
+    selection: Selection = EVERYTHING
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def clips(self) -> "Clips":
+        return Clips(self, np.arange(len(self)))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The addresses it was read from."""
+        return self.source.files
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Columns that say nothing to us and come back in the results."""
+        return tuple(name for name in self.source.schema.names if name not in COLUMNS)
 
     def is_read_from(self, address: str) -> bool:
         """Whether this object, perhaps by another name for its folder, is one of the manifest's files."""
         return _real(address) in {_real(file) for file in self.files}
 
-    @property
-    def carried(self) -> tuple[str, ...]:
-        """Columns that say nothing to us and come back in the results."""
-        return tuple(name for name in self.table.column_names if name not in COLUMNS)
+    def settings_hash(self, clip: Clip) -> str:
+        return self.index.settings_hash(self.index.position(clip.row))
 
     def row(self, clip: Clip) -> JsonDict:
         """The clip's whole row, fit for JSON: bytes, and text that is not UTF-8, become digest and size."""
-        return {name: _json_safe(_as_py(self.table.column(name)[clip.row])) for name in self.table.column_names}
+        batch = self._whole_rows.find(clip.row)
+        return said_row(batch.data.slice(clip.row - batch.first_row, 1))
+
+    def batches(self) -> Iterator[tuple[range, pa.RecordBatch]]:
+        """The selected rows with all their columns, streamed again: positions in the index, and the rows at them."""
+        for batch in self.source.batches():
+            positions = self._positions(batch)
+            if len(positions):
+                yield (
+                    positions,
+                    _chosen(batch.data, self.index.rows[positions.start : positions.stop] - batch.first_row),
+                )
+
+    def clip(self, position: int) -> Clip:
+        """Built from its row again. StoreError if that has changed."""
+        (built,) = self._built(self._known_rows.find(int(self.index.rows[position])), [position])
+        return built
+
+    def load(self, positions: Sequence[int] | np.ndarray) -> list[Clip]:
+        """Many clips in the order asked for, read in that of the manifest."""
+        wanted = np.asarray(positions, np.int64)
+        order = np.argsort(wanted, kind="stable")
+        clips: list[Clip] = [None] * len(wanted)  # type: ignore[list-item]
+        for place, clip in zip(order, self._stream(wanted[order]), strict=True):
+            clips[place] = clip
+        return clips
+
+    def _stream(self, wanted: np.ndarray) -> Iterator[Clip]:
+        """`wanted` positions rise."""
+        if not len(wanted):
+            return
+        start, last = (int(self.index.rows[wanted[end]]) for end in (0, -1))
+        for batch in self.source.batches(self._known, start=start):
+            positions = self._positions(batch)
+            first, end = np.searchsorted(wanted, (positions.start, positions.stop))
+            if first < end:
+                yield from self._built(batch, wanted[first:end].tolist())
+            if batch.end > last:
+                return
+
+    def _positions(self, batch: Batch) -> range:
+        first, end = np.searchsorted(self.index.rows, (batch.first_row, batch.end))
+        return range(int(first), int(end))
+
+    def _built(self, batch: Batch, positions: Sequence[int]) -> Iterator[Clip]:
+        """Positions rise, and are of rows of the batch."""
+        rows = self.index.rows[positions].tolist()
+        data = batch.data.slice(rows[0] - batch.first_row, rows[-1] - rows[0] + 1)
+        cells = read_cells(data, self._known, Findings())
+        for row, position in zip(rows, positions, strict=True):
+            given = NOTHING | {name: cells[name][row - rows[0]] for name in self._known}
+            clip = self.rules.clip(
+                row,
+                given,
+                image=self._image(int(self.index.image_codes[position]), given["image"]),
+                clip_id=self.index.clip_id(position),
+            )
+            if int(self.hash_clip(clip), 16) != int(self.index.hashes[position]):
+                raise StoreError(f"row {clip.row} of {self.uri} has changed since it was read; start again")
+            yield clip
+
+    def _image(self, code: int, cell: object) -> ImageRef | None:
+        if code == NO_IMAGE:
+            return None
+        value, ref = address_or_bytes(cell), self.images[code]
+        return replace(ref, data=value) if isinstance(value, bytes) else ref
+
+    @cached_property
+    def _known(self) -> tuple[str, ...]:
+        return tuple(name for name in COLUMNS if name in self.source.schema.names)
+
+    @cached_property
+    def _known_rows(self) -> RowFinder:
+        return RowFinder(self.source, self._known)
+
+    @cached_property
+    def _whole_rows(self) -> RowFinder:
+        return RowFinder(self.source)
+
+
+class Clips(Sequence[Clip]):
+    """Clips of a manifest, built when they are asked for; iterating reads the files once, if the positions rise."""
+
+    def __init__(self, manifest: Manifest, positions: np.ndarray) -> None:
+        self._manifest, self._positions = manifest, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, place: int) -> Clip: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Clips": ...
+    def __getitem__(self, place: int | slice) -> "Clip | Clips":
+        if isinstance(place, slice):
+            return Clips(self._manifest, self._positions[place])
+        return self._manifest.clip(int(self._positions[place]))
+
+    def __iter__(self) -> Iterator[Clip]:
+        if np.all(self._positions[1:] > self._positions[:-1]):
+            return self._manifest._stream(self._positions)
+        return iter(self._manifest.load(self._positions))
 
 
 def read_manifest(
     uri: str,
     *,
     storage: StorageSettings,
-    model: ModelConfig,
-    count_tokens: Callable[[str], int],
-    truncate_text: bool = False,
+    rules: Rules,
+    hash_clip: Hasher = no_hash,
+    selection: Selection = EVERYTHING,
     folder: str | None = None,
+    access: ImageAccess = OWN_FOLDER,
+    findings: str | None = None,
+    found: Findings | None = None,
 ) -> Manifest:
-    """Reads a Parquet file, a folder of them or a glob. ManifestError lists every finding.
+    """Reads and checks the selected rows. ManifestError lists all findings; `findings`: where they go as Parquet.
 
-    Relative images are looked for in `folder`; None: beside the table.
+    `found` holds what is wrong already, and gets the rest.
+
+    Relative images are looked for in `folder`; None: beside each file. Of rows
+    that are not selected nothing is checked, but their ids are made: a row's name does not depend on the selection.
     """
-    table, beside, files = read_table(uri, storage=storage)
-    folder = beside if folder is None else folder
-    findings = Findings()
-    if table.num_rows == 0:
-        findings.add(-1, "", "no rows", "at least one")
-    cells = read_cells(table, findings)
-    images = _read_images(cells["image"], ImageReader([folder], storage=storage), findings)
-    reader = RowReader(model=model, count_tokens=count_tokens, findings=findings, truncate_text=truncate_text)
-    # Without prompts every row would be reported for the same reason.
-    typed = not any(finding.row < 0 and finding.column == "prompt" for finding in findings.items)
-    clips = [clip for clip in (reader.clips(cells, images) if typed else []) if clip is not None]
-    if findings.items:
-        raise ManifestError(uri, findings.in_order())
-    manifest = Manifest(uri=uri, clips=tuple(clips), table=table, files=files)
-    log.info("%s: %d clips, carried columns: %s", uri, len(clips), ", ".join(manifest.carried) or "none")
+    source = open_source(uri, storage=storage)
+    with findings_file(findings, storage) as file:
+        found = Findings(file) if found is None else found
+        index, images = check_manifest(
+            source,
+            storage=storage,
+            rules=rules,
+            findings=found,
+            hash_clip=hash_clip,
+            selection=selection,
+            folder=folder,
+        )
+    found.raise_if_any(uri)
+    manifest = Manifest(
+        uri=uri,
+        source=source,
+        index=index,
+        images=images,
+        rules=rules,
+        hash_clip=hash_clip,
+        selection=selection,
+    )
+    log.info("%s: %d clips, carried columns: %s", uri, len(manifest), ", ".join(manifest.carried) or "none")
     return manifest
 
 
-def _read_images(values: Sequence[Any], reader: ImageReader, findings: Findings) -> list[ImageRef | None]:
-    """The images of all rows, each address read once; what cannot be used is a finding for every row that names it."""
-    wanted = [_address_or_bytes(value) for value in values]
-    read = reader.read_all([each for each in wanted if each is not None])
-    images: list[ImageRef | None] = []
-    for row, each in enumerate(wanted):
-        image = read[each] if each is not None else None
-        if isinstance(image, BadImage):
-            findings.add(row, "image", image.got, image.expected)
-        images.append(None if isinstance(image, BadImage) else image)
-    return images
+def check_manifest(
+    source: Source,
+    *,
+    storage: StorageSettings,
+    rules: Rules,
+    findings: Findings,
+    hash_clip: Hasher = no_hash,
+    selection: Selection = EVERYTHING,
+    folder: str | None = None,
+    access: ImageAccess = OWN_FOLDER,
+) -> tuple[RowIndex, tuple[ImageRef, ...]]:
+    """The index of the rows that are right, and their images; what is wrong goes into `findings`."""
+    _warn_of_near_misses(source)
+    _check_filter(selection, source)
+    checker = ManifestChecker(
+        schema=source.schema,
+        rules=rules,
+        hash_clip=hash_clip,
+        selection=selection,
+        findings=findings,
+        image_reader=lambda beside: ImageReader([folder or beside], storage=storage),
+    )
+    if checker.has_prompts:
+        for batch in source.batches(checker.columns):
+            checker.check(batch)
+            if checker.is_full:
+                break
+    return checker.finish(), tuple(checker.images.refs)
+
+
+def _warn_of_near_misses(source: Source) -> None:
+    for name, near in near_misses(source.schema.names).items():
+        log.warning("column %s is carried and says nothing; was %s meant?", name, near)
+
+
+def _check_filter(selection: Selection, source: Source) -> None:
+    unknown = sorted(selection.columns - set(source.schema.names))
+    if unknown:
+        have = ", ".join(source.schema.names)
+        raise ConfigError(f"where={selection.where}: no column {', '.join(unknown)} (there are: {have})")
+
+
+def _chosen(data: pa.RecordBatch, offsets: np.ndarray) -> pa.RecordBatch:
+    """Rows of a batch by their rising offsets; Arrow's own `take` does not know every type."""
+    if len(offsets) == data.num_rows:
+        return data
+    runs = np.split(offsets, np.flatnonzero(np.diff(offsets) != 1) + 1)
+    return pa.concat_batches([data.slice(int(run[0]), len(run)) for run in runs])
 
 
 def _real(address: str) -> str:
     return address if "://" in address else os.path.realpath(address)
-
-
-def _address_or_bytes(value: Any) -> str | bytes | None:
-    if isinstance(value, dict):
-        data: bytes | None = value.get("bytes")
-        path: str | None = value.get("path")
-        return path if data is None else data
-    text: str | None = value
-    return text
-
-
-def _as_py(scalar: pa.Scalar) -> Any:
-    """Moments that Python has no value for come as Arrow's text, text that is not UTF-8 as bytes.
-
-    Such are nanoseconds, the year 10000 and time zones that nobody knows. It is used when a clip is rendered already:
-    whatever can be read must get through.
-    """
-    if not scalar.is_valid:
-        return None
-    if isinstance(scalar, pa.StructScalar):
-        return {name: _as_py(value) for name, value in scalar.items()}
-    if isinstance(scalar, (pa.ListScalar, pa.LargeListScalar, pa.FixedSizeListScalar)):  # maps are lists of pairs
-        return [_as_py(value) for value in scalar.values]
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        while not hasattr(scalar, "as_buffer"):  # a dictionary's or an extension's
-            scalar = scalar.value
-        return scalar.as_buffer().to_pybytes()
-    except (ValueError, OverflowError, LookupError):
-        return _moment(scalar)
-
-
-def _moment(scalar: pa.Scalar) -> str:
-    try:
-        return str(scalar.cast(pa.string()).as_py())
-    except (pa.ArrowException, AttributeError):
-        return f"{getattr(scalar, 'value', '')} {scalar.type}".lstrip()
-
-
-def _json_safe(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, bytes):
-        return {"sha256": hashlib.sha256(value).hexdigest(), "size_bytes": len(value)}
-    if isinstance(value, dict):
-        return {str(key): _json_safe(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_safe(each) for each in value]
-    return str(value)

@@ -1,59 +1,92 @@
-"""Which clips are to be rendered, and in which order. A pure function of the manifest and of what is done."""
+"""Which clips are to be rendered, and in which order. A pure function of the manifest's index and of what is done."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.shapes import ClipShape
+from pipeline.index import RowIndex
 from pipeline.ledger import failed_key, record_key
 from pipeline.types import Clip
+
+CHUNK = 1 << 16  # rows whose keys are compared at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    to_render: tuple[Clip, ...]  # in the order in which they are offered
-    done: tuple[Clip, ...]  # in manifest order
-    given_up: tuple[Clip, ...]  # failed in an earlier run and not to be tried again, in manifest order
-    hashes: Mapping[str, str]  # clip_id -> settings hash
+    """Every position of the index is in exactly one of the three."""
 
-    @property
-    def num_tokens(self) -> int:
-        """Video and audio tokens of all that is to be rendered, once for each denoising step."""
-        return sum(clip_cost(clip) for clip in self.to_render)
+    to_render: np.ndarray  # in the order in which they are offered
+    done: np.ndarray  # in manifest order
+    given_up: np.ndarray  # failed in an earlier run and not to be tried again, in manifest order
+    num_tokens: int  # video and audio tokens of all that is to be rendered, once for each denoising step
 
 
 def clip_cost(clip: Clip) -> int:
     """Tokens through the Transformer: what a clip's time is roughly proportional to."""
-    tokens = clip.shape.num_first_tokens * clip.steps
-    return tokens if clip.shape.first_latent is None else tokens + clip.shape.num_tokens
+    return _cost(clip.shape, clip.steps)
 
 
 def make_plan(
-    clips: Collection[Clip],
-    hashes: Mapping[str, str],
-    done: Collection[str],
-    *,
-    failed: Collection[str] = (),
-    retry_failed: bool = True,
+    index: RowIndex, done: Collection[str], *, failed: Collection[str] = (), retry_failed: bool = True
 ) -> Plan:
     """Skips what `done` (keys of records) holds; `failed` (keys of failures) too unless they are to be retried.
 
     Order: higher priority first; within it the costliest shape first, so that the run's end is made of short clips;
     clips of equal shape stay together; within a shape more steps first, then the manifest's order.
     """
-    recorded = [clip for clip in clips if record_key(clip.clip_id, hashes[clip.clip_id]) in done]
-    skip = {clip.clip_id for clip in recorded}
-    given_up: list[Clip] = []
+    is_done = _has_key(index, done, record_key)
+    is_given_up = np.zeros(len(index), np.bool_)
     if not retry_failed:
-        given_up = [c for c in clips if c.clip_id not in skip and failed_key(c.clip_id, hashes[c.clip_id]) in failed]
-        skip |= {clip.clip_id for clip in given_up}
+        is_given_up = _has_key(index, failed, failed_key) & ~is_done
+    waiting = np.flatnonzero(~is_done & ~is_given_up)
+    ranks = _ranks([size.shape for size in index.sizes])[index.size_codes[waiting]]
+    keys = (index.rows[waiting], -index.steps[waiting], ranks, -index.priorities[waiting].astype(np.int64))
     return Plan(
-        to_render=tuple(sorted((clip for clip in clips if clip.clip_id not in skip), key=_order)),
-        done=tuple(recorded),
-        given_up=tuple(given_up),
-        hashes=dict(hashes),
+        to_render=waiting[np.lexsort(keys)],
+        done=np.flatnonzero(is_done),
+        given_up=np.flatnonzero(is_given_up),
+        num_tokens=_num_tokens(index, waiting),
     )
 
 
-def _order(clip: Clip) -> tuple[object, ...]:
-    shape = clip.shape
-    bucket = (shape.num_frames, shape.height, shape.width, shape.audio_latent)
-    return (-clip.priority, -shape.num_tokens, bucket, -clip.steps, clip.row)
+def _cost(shape: ClipShape, steps: int) -> int:
+    tokens = shape.num_first_tokens * steps
+    return tokens if shape.first_latent is None else tokens + shape.num_tokens
+
+
+def _num_tokens(index: RowIndex, positions: np.ndarray) -> int:
+    codes, steps = index.size_codes[positions], index.steps[positions].astype(np.int64)
+    pairs, counts = np.unique(np.stack([codes, steps]), axis=1, return_counts=True)
+    costs = (_cost(index.sizes[code].shape, num_steps) for code, num_steps in pairs.T.tolist())
+    return sum(cost * count for cost, count in zip(costs, counts.tolist(), strict=True))
+
+
+def _ranks(shapes: list[ClipShape]) -> np.ndarray:
+    """Place of each shape, the costliest first; equal shapes have equal places."""
+
+    def order(shape: ClipShape) -> tuple[object, ...]:
+        return (-shape.num_tokens, (shape.num_frames, shape.height, shape.width, shape.audio_latent))
+
+    places = {key: place for place, key in enumerate(sorted({order(shape) for shape in shapes}))}
+    return np.array([places[order(shape)] for shape in shapes], np.int64)
+
+
+def _has_key(index: RowIndex, keys: Collection[str], key_of: Callable[[str, str], str]) -> np.ndarray:
+    """Which rows' keys are among `keys`. `key_of` makes a key of clip id and settings hash."""
+    if not keys:
+        return np.zeros(len(index), np.bool_)
+    before, between, after = (
+        pa.scalar(text, pa.large_string()) for text in key_of("\0", "\1").replace("\1", "\0").split("\0")
+    )
+    nothing = pa.scalar("", pa.large_string())
+    known = pa.array(keys, pa.large_string())
+    hashes = index.hash_texts()
+    found = [
+        pc.is_in(pc.binary_join_element_wise(before, ids, between, digits, after, nothing), value_set=known)
+        for ids, digits in ((each.slice(n, CHUNK) for each in (index.ids, hashes)) for n in range(0, len(index), CHUNK))
+    ]
+    return pa.concat_arrays(found).to_numpy(zero_copy_only=False) if found else np.zeros(0, np.bool_)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, ManifestError, StoreError
 from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
 from pipeline.manifest import Manifest
 from pipeline.plan import Plan
@@ -20,6 +20,7 @@ from pipeline.store import Store
 from pipeline.tables import RESULTS
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings
 
+TEXTS = ("prompt", "negative_prompt")
 SUCCESS_KEY = "_SUCCESS.json"
 RESULTS_PERIOD_S = 60.0
 log = logging.getLogger(__name__)
@@ -56,21 +57,23 @@ class RunRecorder:
         if self.manifest.is_read_from(results):
             reason = "is read as the manifest and would be replaced by this run's results"
             raise ConfigError(f"{results} {reason}, expected another output or another name for the manifest")
-        keys = {clip.clip_id: record_key(clip.clip_id, self.plan.hashes[clip.clip_id]) for clip in self.plan.done}
-        records = self.ledger.read_records(keys.values())
-        for clip_id, key in keys.items():
+        index = self.manifest.index
+        done = {index.clip_id(n): record_key(index.clip_id(n), index.settings_hash(n)) for n in self.plan.done.tolist()}
+        records = self.ledger.read_records(done.values())
+        for clip_id, key in done.items():
             self.outcomes[clip_id] = Outcome(state="SUCCEEDED", record=records[key])
-        for clip in self.plan.given_up:
+        for position in self.plan.given_up.tolist():
             reason = "gave up in an earlier run (retry.failed=true tries again)"
-            self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=reason)
-        if self.plan.to_render or self.plan.given_up:
+            self.outcomes[index.clip_id(position)] = Outcome(state="FAILED", error=reason)
+        if len(self.plan.to_render) or len(self.plan.given_up):
             self.store.delete(SUCCESS_KEY)
             self._write(self.outcomes, self.facts)
 
     def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
+        row = self.manifest.row(clip)
         record = ClipRecord(
             clip_id=clip.clip_id,
-            settings_hash=self.plan.hashes[clip.clip_id],
+            settings_hash=self.manifest.settings_hash(clip),
             seed=clip.seed,
             model=self.facts.model,
             model_hash=self.facts.model_hash,
@@ -78,7 +81,8 @@ class RunRecorder:
             num_attempts=num_attempts,
             seconds=seconds,
             settings=deciding_values(clip, model_hash=self.facts.model_hash, media=self.media),
-            row=self.manifest.row(clip),
+            row=row,
+            truncated=tuple(name for name in TEXTS if row.get(name) not in (None, getattr(clip, name))),
         )
         if not self.ledger.record(record):
             log.warning("clip %s was recorded by somebody else; attempt %s is void", clip.clip_id, finished.attempt)
@@ -88,7 +92,7 @@ class RunRecorder:
     def fail(self, clip: Clip, *, failures: Sequence[ClipFailure]) -> None:
         newest = failures[-1]
         self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=f"{newest.stage}: {newest.message}")
-        hashed = self.plan.hashes[clip.clip_id]
+        hashed = self.manifest.settings_hash(clip)
         self.ledger.fail(clip.clip_id, settings_hash=hashed, failures=failures, row=self.manifest.row(clip))
 
     def refresh(self, in_flight: Sequence[str]) -> None:
@@ -106,22 +110,21 @@ class RunRecorder:
         self._writer.shutdown()
         ended = datetime.now(UTC)
         self._write(self.outcomes, replace(self.facts, ended_at=ended))
-        if all(self._succeeded(clip) for clip in self.manifest.clips):
-            values = {"run_id": self.facts.run_id, "num_clips": len(self.manifest.clips), "at": ended.isoformat()}
-            self.store.put(SUCCESS_KEY, json.dumps(values, indent=1).encode() + b"\n")
-
-    def _succeeded(self, clip: Clip) -> bool:
-        return clip.clip_id in self.outcomes and self.outcomes[clip.clip_id].state == "SUCCEEDED"
+        if sum(outcome.state == "SUCCEEDED" for outcome in self.outcomes.values()) == len(self.manifest):
+            values = {"run_id": self.facts.run_id, "num_clips": len(self.manifest), "at": ended.isoformat()}
+            selection = self.manifest.selection.values
+            values |= {"selection": selection} if selection else {}
+            self.store.put(SUCCESS_KEY, json.dumps(values, ensure_ascii=False, indent=1).encode() + b"\n")
 
     def _write(self, outcomes: Mapping[str, Outcome], facts: RunFacts) -> None:
         write_results(self.store, self.manifest, outcomes)
-        write_run(self.store, facts, clips=self.manifest.clips, outcomes=outcomes)
+        write_run(self.store, facts, num_clips=len(self.manifest), outcomes=outcomes)
 
     def flush(self) -> None:
         """Waits for results that are being written. That they could not be is a warning: the next ones may be."""
         if self._writing is not None:
             try:
                 self._writing.result()
-            except StoreError as error:
+            except (StoreError, ManifestError) as error:
                 log.warning("the results could not be rewritten: %s", error)
             self._writing = None

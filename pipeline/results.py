@@ -4,23 +4,25 @@ The manifest's columns come back unchanged; ours are named `render_...`, or `ren
 columns (it is the results of an earlier run). The prefix in use is in the schema's metadata, under `happyhorse.prefix`.
 """
 
-import io
 import itertools
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.index import RowIndex
 from pipeline.ledger import ClipRecord
 from pipeline.manifest import Manifest
 from pipeline.store import Store
 from pipeline.tables import PREFIX_KEY, RESULTS
-from pipeline.types import Clip, JsonDict, State
+from pipeline.types import JsonDict, State
 
 RUN = "run.json"
 
@@ -77,15 +79,16 @@ class RunFacts:
     versions: Mapping[str, str]
 
 
-def results_table(manifest: Manifest, outcomes: Mapping[str, Outcome]) -> pa.Table:
-    """The manifest's table with our columns behind its own; clips without an outcome are PENDING."""
-    prefix = free_prefix(manifest.table.column_names)
-    rows = [_row(clip, outcomes.get(clip.clip_id, PENDING)) for clip in manifest.clips]
-    table = manifest.table
-    for own in FIELDS:
-        column = pa.array([row[own.name] for row in rows], type=own.type)
-        table = table.append_column(own.with_name(prefix + own.name), column)
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), PREFIX_KEY: prefix.encode()})
+def results_batches(manifest: Manifest, outcomes: Mapping[str, Outcome]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The manifest's rows with our columns behind their own; clips without an outcome are PENDING."""
+    theirs = manifest.source.schema
+    prefix = free_prefix(theirs.names)
+    metadata = {**(theirs.metadata or {}), PREFIX_KEY: prefix.encode()}
+    schema = pa.schema([*theirs, *(own.with_name(prefix + own.name) for own in FIELDS)], metadata=metadata)
+    return schema, (
+        pa.RecordBatch.from_arrays([*data.columns, *_columns(manifest.index, positions, outcomes)], schema=schema)
+        for positions, data in manifest.batches()
+    )
 
 
 def free_prefix(columns: Sequence[str]) -> str:
@@ -98,50 +101,58 @@ def free_prefix(columns: Sequence[str]) -> str:
 
 
 def write_results(store: Store, manifest: Manifest, outcomes: Mapping[str, Outcome]) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(results_table(manifest, outcomes), buffer, compression="zstd")
-    store.put(RESULTS, buffer.getvalue())
+    """Streamed from the manifest's files again, through a temporary file. StoreError if those have changed."""
+    schema, batches = results_batches(manifest, outcomes)
+    with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
+        file = Path(folder) / RESULTS
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        store.put_file(RESULTS, file)
 
 
-def write_run(store: Store, facts: RunFacts, *, clips: Sequence[Clip], outcomes: Mapping[str, Outcome]) -> None:
+def write_run(store: Store, facts: RunFacts, *, num_clips: int, outcomes: Mapping[str, Outcome]) -> None:
     """Counts by state (all five, zeros too) and every failed clip with its reason."""
-    states = Counter(outcomes.get(clip.clip_id, PENDING).state for clip in clips)
-    failures = {
-        clip.clip_id: outcomes[clip.clip_id].error
-        for clip in clips
-        if outcomes.get(clip.clip_id, PENDING).state == "FAILED"
-    }
+    states = Counter(outcome.state for outcome in outcomes.values())
+    states["PENDING"] += num_clips - len(outcomes)
+    failures = {clip_id: outcome.error for clip_id, outcome in outcomes.items() if outcome.state == "FAILED"}
     values = {
         **asdict(facts),
         "started_at": _utc(facts.started_at),
         "ended_at": _utc(facts.ended_at),
         "written_at": _utc(datetime.now(UTC)),
-        "num_clips": len(clips),
+        "num_clips": num_clips,
         "states": {state: states[state] for state in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED")},
         "failures": failures,
     }
     store.put(RUN, json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def _row(clip: Clip, outcome: Outcome) -> dict[str, Any]:
+def _columns(index: RowIndex, positions: range, outcomes: Mapping[str, Outcome]) -> list[pa.Array]:
+    rows = [_row(index, position, outcomes) for position in positions]
+    return [pa.array([row[own.name] for row in rows], own.type) for own in FIELDS]
+
+
+def _row(index: RowIndex, position: int, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    clip_id, size = index.clip_id(position), index.sizes[index.size_codes[position]]
+    outcome = outcomes.get(clip_id, PENDING)
     record = outcome.record
-    files = record.finished.files if record else {}
-    names = {kind: file.name for kind, file in files.items()}
+    names = {kind: file.name for kind, file in record.finished.files.items()} if record else {}
     return {
-        "clip_id": clip.clip_id,
+        "clip_id": clip_id,
         "state": outcome.state,
         "error": outcome.error,
         "mp4": names.get("mp4"),
         "wav": names.get("wav"),
         "poster": names.get("jpg"),
         "record": record.key if record else None,
-        "seed": clip.seed,
-        "resolution": clip.resolution,
-        "ratio": clip.ratio,
-        "duration": clip.duration_s,
-        "width": clip.shape.width,
-        "height": clip.shape.height,
-        "num_frames": clip.shape.num_frames,
+        "seed": int(index.seeds[position]),
+        "resolution": size.resolution,
+        "ratio": size.ratio,
+        "duration": size.duration_s,
+        "width": size.shape.width,
+        "height": size.shape.height,
+        "num_frames": size.shape.num_frames,
         "attempt": record.finished.attempt if record else None,
         "num_attempts": record.num_attempts if record else None,
         "seconds": dict(record.seconds) if record else None,

@@ -8,7 +8,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,20 +17,23 @@ from importlib.metadata import version
 from model.codecs.parts import MissingPackages, check_packages
 from model.parallel import check_tp_size
 from model.parts import check_weights, parts_of
-from model.text import build_token_counter
+from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ledger import Ledger, model_hash, settings_hash
+from pipeline.hashing import settings_hasher
+from pipeline.ledger import Ledger, model_hash
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan, make_plan
 from pipeline.progress import progress
 from pipeline.recording import RunRecorder
 from pipeline.results import RunFacts
+from pipeline.rows import Rules
 from pipeline.settings import RunSettings
 from pipeline.store import Store, open_store
 from pipeline.summary import ENVIRONMENT, SOME_FAILED, STOPPED, SUCCESS, RunSummary, Snapshot
+from pipeline.types import Clip
 from pipeline.weights import open_weights, weights_errors
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -41,16 +44,16 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     """Renders every row that has no record yet. Raises RenderError where nothing was started."""
     began = time.monotonic()
     reader = _checked_weights(settings)
-    manifest = _read_manifest(settings, reader)
     hashed = _model_hash(settings, reader)
+    manifest = _read_manifest(settings, reader, hashed=hashed)
     store = open_store(settings.output, settings.storage)
-    plan = _plan(settings, manifest, store, hashed=hashed)
+    plan = _plan(settings, manifest, store)
     facts = _facts(settings, hashed=hashed)
     recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media)
     recorder.begin()
-    log.info("%d clips: %d are done, %d to render", len(manifest.clips), len(plan.done), len(plan.to_render))
+    log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))
     last: list[Snapshot] = []
-    outcome = _drive(settings, plan, recorder, last) if plan.to_render else None
+    outcome = _drive(settings, manifest.load(plan.to_render), recorder, last) if len(plan.to_render) else None
     unwritten = _close(recorder)
     summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
     if unwritten is None or summary.exit_code not in (SUCCESS, SOME_FAILED):
@@ -89,23 +92,28 @@ def _model_hash(settings: RunSettings, reader: WeightReader) -> str:
         return model_hash(settings.model, weights_digest(reader, parts_of(settings.model)))
 
 
-def _read_manifest(settings: RunSettings, reader: WeightReader) -> Manifest:
+def _read_manifest(settings: RunSettings, reader: WeightReader, *, hashed: str) -> Manifest:
     with weights_errors(settings.weights):
         count_tokens = build_token_counter(settings.model, reader)
     return read_manifest(
         settings.manifest,
         storage=settings.storage,
-        model=settings.model,
-        count_tokens=count_tokens,
-        truncate_text=settings.truncate_text,
+        rules=Rules(
+            model=settings.model,
+            count_tokens=count_tokens,
+            spare_tokens=SPARE_TOKENS,
+            truncate_text=settings.truncate_text,
+        ),
+        hash_clip=settings_hasher(model_hash=hashed, media=settings.media),
+        selection=settings.selection,
+        findings=settings.findings,
     )
 
 
-def _plan(settings: RunSettings, manifest: Manifest, store: Store, *, hashed: str) -> Plan:
+def _plan(settings: RunSettings, manifest: Manifest, store: Store) -> Plan:
     ledger = Ledger(store)
-    hashes = {clip.clip_id: settings_hash(clip, model_hash=hashed, media=settings.media) for clip in manifest.clips}
     failed = () if settings.retry.failed else ledger.failed_keys()
-    return make_plan(manifest.clips, hashes, ledger.done_keys(), failed=failed, retry_failed=settings.retry.failed)
+    return make_plan(manifest.index, ledger.done_keys(), failed=failed, retry_failed=settings.retry.failed)
 
 
 def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
@@ -123,7 +131,7 @@ def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
     )
 
 
-def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[Snapshot]) -> Outcome:
+def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunRecorder, last: list[Snapshot]) -> Outcome:
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
     from pipeline.worker import Workplace
 
@@ -139,7 +147,7 @@ def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[
             media=settings.media,
             threads=settings.parallel.threads_per_rank,
             device=device,
-            images=any(clip.image is not None for clip in plan.to_render),
+            images=any(clip.image is not None for clip in clips),
         )
         groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)
@@ -151,7 +159,7 @@ def _drive(settings: RunSettings, plan: Plan, recorder: RunRecorder, last: list[
                 recorder.refresh(snapshot.in_flight)
 
             return Driver(
-                plan.to_render,
+                clips,
                 fleet=fleet,
                 recorder=recorder,
                 cluster=settings.cluster,
@@ -197,11 +205,8 @@ def _summary(
     *,
     seconds: float,
 ) -> RunSummary:
-    failed = {
-        clip.clip_id: recorder.outcomes[clip.clip_id].error or ""
-        for clip in manifest.clips
-        if clip.clip_id in recorder.outcomes and recorder.outcomes[clip.clip_id].state == "FAILED"
-    }
+    outcomes = recorder.outcomes.items()
+    failed = {clip_id: each.error or "" for clip_id, each in outcomes if each.state == "FAILED"}
     num_rendered = outcome.board.count(Place.SUCCEEDED) if outcome else 0
     num_pending = len(plan.to_render) - num_rendered - (outcome.board.count(Place.FAILED) if outcome else 0)
     exit_code = SOME_FAILED if failed else SUCCESS
@@ -213,7 +218,7 @@ def _summary(
             stopped = None  # the signal came when nothing was left to do
     return RunSummary(
         exit_code=exit_code,
-        num_clips=len(manifest.clips),
+        num_clips=len(manifest),
         num_done_before=len(plan.done),
         num_rendered=num_rendered,
         failed=failed,

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from pipeline.errors import ConfigError
+from pipeline.image_access import OWN_FOLDER, ImageAccess
+from pipeline.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
 from pipeline.types import MediaSettings
 
@@ -97,6 +99,8 @@ class RunSettings:
     cluster: ClusterSettings
     retry: RetrySettings
     truncate_text: bool = False
+    selection: Selection = EVERYTHING  # of the manifest's rows
+    findings: str | None = None  # where all that is wrong with the manifest is written as Parquet
 
 
 def _at_least(group: str, settings: Any, least: int, *names: str) -> None:

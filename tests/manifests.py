@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ManifestError
+from pipeline.hashing import settings_hasher
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.rows import Rules
 from pipeline.store import StorageSettings
 from pipeline.types import Clip
+from tests.clips import MEDIA
 from tests.models import small_model
 
 MODEL = small_model()
@@ -23,8 +26,17 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
-def read(uri: Path | str, **settings: Any) -> Manifest:
-    return read_manifest(str(uri), storage=STORAGE, model=MODEL, count_tokens=count_words, **settings)
+RULES = Rules(model=MODEL, count_tokens=count_words)
+HASH_CLIP = settings_hasher(model_hash="m" * 16, media=MEDIA)
+
+
+def read(uri: Path | str, *, rules: Rules | None = None, **settings: Any) -> Manifest:
+    return read_manifest(str(uri), storage=STORAGE, rules=rules or RULES, hash_clip=HASH_CLIP, **settings)
+
+
+def table_of(manifest: Manifest) -> pa.Table:
+    """The selected rows with all columns, as they are streamed for the results."""
+    return pa.Table.from_batches([data for _, data in manifest.batches()], manifest.source.schema)
 
 
 def write(folder: Path, columns: dict[str, Any] | pa.Table, name: str = "m.parquet") -> Path:
@@ -33,9 +45,9 @@ def write(folder: Path, columns: dict[str, Any] | pa.Table, name: str = "m.parqu
     return folder / name
 
 
-def findings(uri: Path | str) -> list[str]:
+def findings(uri: Path | str, **settings: Any) -> list[str]:
     with pytest.raises(ManifestError) as caught:
-        read(uri)
+        read(uri, **settings)
     return [str(finding) for finding in caught.value.findings]
 
 

@@ -10,6 +10,7 @@ from jobs.compose import compose_values
 from jobs.settings import run_settings
 from jobs.words import read_words
 from pipeline.manifest import read_manifest
+from pipeline.rows import Rules
 
 DEMO = HERE / "demo.parquet"
 
@@ -26,9 +27,8 @@ def test_the_picture_is_the_one_that_is_drawn(tmp_path: Path) -> None:
 
 def test_the_demo_shows_what_a_manifest_can_say() -> None:
     settings = run_settings(compose_values("render", read_words([f"manifest={DEMO}", "output=nowhere"])))
-    manifest = read_manifest(
-        settings.manifest, storage=settings.storage, model=settings.model, count_tokens=lambda text: len(text.split())
-    )
+    rules = Rules(model=settings.model, count_tokens=lambda text: len(text.split()))
+    manifest = read_manifest(settings.manifest, storage=settings.storage, rules=rules)
     clips = manifest.clips
     assert 8 <= len(clips) <= 12
     assert sum(clip.image is not None for clip in clips) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.fleet import FinishOrder
-from pipeline.ledger import Ledger, settings_hash
+from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
 from pipeline.plan import make_plan
 from pipeline.recording import RESULTS_PERIOD_S, RunRecorder
@@ -49,12 +49,19 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path))
 
 
+def manifest_in(store: Store) -> Manifest:
+    columns = ("clip_id", "prompt", "negative_prompt", "seed", "steps")
+    path = Path(store.uri) / "m.parquet"
+    if not path.exists():
+        write(path.parent, {name: [getattr(clip, name) for clip in CLIPS] for name in columns})
+    return read(path)
+
+
 def recorder_of(store: Store, *, clock: Clock | None = None, retry_failed: bool = True) -> RunRecorder:
+    manifest = manifest_in(store)
     ledger = Ledger(store)
-    hashes = {clip.clip_id: settings_hash(clip, model_hash="m" * 16, media=MEDIA) for clip in CLIPS}
-    plan = make_plan(CLIPS, hashes, ledger.done_keys(), failed=ledger.failed_keys(), retry_failed=retry_failed)
-    table = pa.table({"clip_id": [clip.clip_id for clip in CLIPS], "prompt": [clip.prompt for clip in CLIPS]})
-    manifest = Manifest(uri="m.parquet", clips=CLIPS, table=table)
+    done, failed = ledger.done_keys(), ledger.failed_keys()
+    plan = make_plan(manifest.index, done, failed=failed, retry_failed=retry_failed)
     recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=clock or Clock())
     recorder.begin()
     return recorder
@@ -77,7 +84,7 @@ def test_success_is_said_last_and_only_when_every_row_has_a_record(store: Store)
     assert states(store) == ["SUCCEEDED", "PENDING"]
 
     second = recorder_of(store)
-    assert [clip.clip_id for clip in second.plan.to_render] == ["b"]
+    assert second.plan.to_render.tolist() == [1]
     second.record(CLIPS[1], finished=done(CLIPS[1]), num_attempts=2, seconds=SECONDS)
     second.close()
     assert json.loads(store.get("_SUCCESS.json"))["num_clips"] == 2
@@ -90,7 +97,7 @@ def test_results_never_replace_the_manifest(store: Store, tmp_path: Path, name: 
     source = f"file://{tmp_path}/results.parquet" if name == "file://" else str(tmp_path / name / "results.parquet")
     given = write(tmp_path, {"prompt": ["a"], "clip_id": ["a"]}, "results.parquet").read_bytes()
     manifest = read(source)
-    plan = make_plan(manifest.clips, {"a": "1" * 16}, frozenset(), failed=(), retry_failed=True)
+    plan = make_plan(manifest.index, ())
     recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
     with pytest.raises(ConfigError, match=r"results\.parquet is read as the manifest and would be replaced"):
         recorder.begin()
@@ -102,11 +109,10 @@ def test_the_second_run_into_the_manifests_own_folder_has_nothing_left(store: St
     left = []
     for _ in range(2):
         manifest = read(tmp_path)
-        hashes = {clip.clip_id: settings_hash(clip, model_hash="m" * 16, media=MEDIA) for clip in manifest.clips}
-        plan = make_plan(manifest.clips, hashes, Ledger(store).done_keys(), failed=(), retry_failed=True)
+        plan = make_plan(manifest.index, Ledger(store).done_keys())
         recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
         recorder.begin()
-        for clip in plan.to_render:
+        for clip in manifest.load(plan.to_render):
             recorder.record(clip, finished=done(clip), num_attempts=1, seconds=SECONDS)
         recorder.close()
         left.append(len(plan.to_render))
@@ -127,7 +133,7 @@ def test_a_failed_clip_has_its_reason_and_is_tried_again_unless_told_not_to(stor
     assert table.column("render_error").to_pylist() == ["finish: ffmpeg said no", None]
     assert len(recorder_of(store).plan.to_render) == 2
     kept = recorder_of(store, retry_failed=False)
-    assert [clip.clip_id for clip in kept.plan.to_render] == ["b"]
+    assert kept.plan.to_render.tolist() == [1]
     assert kept.outcomes["a"].state == "FAILED"
 
 

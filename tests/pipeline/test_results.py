@@ -1,6 +1,5 @@
 """What a run leaves for readers: the manifest's columns letter for letter, ours beside them, and the run's summary."""
 
-import io
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.index import index_of
 from pipeline.manifest import Manifest
-from pipeline.results import Outcome, RunFacts, free_prefix, results_table, write_results, write_run
+from pipeline.results import Outcome, RunFacts, free_prefix, write_results, write_run
 from pipeline.store import open_store
+from pipeline.tables import open_source
 from pipeline.types import Clip
 from tests.clips import make_clip, make_record
-from tests.manifests import read, write
+from tests.manifests import HASH_CLIP, RULES, STORAGE, read, write
 
 FACTS = RunFacts(
     run_id="20261120-abc",
@@ -32,9 +33,16 @@ FACTS = RunFacts(
 )
 
 
-def manifest_of(table: pa.Table) -> Manifest:
-    clips = tuple(make_clip(f"c{row}", row=row) for row in range(table.num_rows))
-    return Manifest(uri="m", clips=clips, table=table)
+def manifest_of(folder: Path, table: pa.Table) -> Manifest:
+    """Of any table, whether its rows would pass or not."""
+    clips = [make_clip(f"c{row}", row=row) for row in range(table.num_rows)]
+    return Manifest(
+        uri="m",
+        source=open_source(str(write(folder, table)), storage=STORAGE),
+        index=index_of(clips, ["0" * 16] * len(clips)),
+        rules=RULES,
+        hash_clip=HASH_CLIP,
+    )
 
 
 def written(folder: Path, manifest: Manifest, outcomes: dict[str, Outcome]) -> pa.Table:
@@ -90,10 +98,8 @@ def test_every_column_of_the_manifest_comes_back_unchanged(tmp_path: Path) -> No
             "kind": pa.array(["x", "y"], pa.string()).dictionary_encode(),
         }
     ).replace_schema_metadata({b"theirs": b"kept"})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    as_read = pq.read_table(pa.BufferReader(buffer.getvalue()))
-    results = written(tmp_path, manifest_of(as_read), {})
+    as_read = pq.read_table(write(tmp_path, table))
+    results = written(tmp_path, manifest_of(tmp_path, table), {})
     assert results.column_names[: table.num_columns] == table.column_names
     assert results.select(table.column_names).equals(as_read)
     assert results.schema.metadata[b"theirs"] == b"kept"
@@ -120,12 +126,13 @@ def test_no_column_of_theirs_begins_with_our_prefix(columns: list[str]) -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.text(), st.one_of(st.none(), st.text())), min_size=1, max_size=5))
-def test_prompts_and_notes_come_back_letter_for_letter(rows: list[tuple[str, str | None]]) -> None:
+@given(rows=st.lists(st.tuples(st.text(), st.one_of(st.none(), st.text())), min_size=1, max_size=5))
+def test_prompts_and_notes_come_back_letter_for_letter(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str | None]]
+) -> None:
     table = pa.table({"prompt": [prompt for prompt, _ in rows], "note": pa.array([n for _, n in rows], pa.string())})
-    buffer = io.BytesIO()
-    pq.write_table(results_table(manifest_of(table), {}), buffer)
-    back = pq.read_table(pa.BufferReader(buffer.getvalue()))
+    folder = tmp_path_factory.mktemp("rows")
+    back = written(folder, manifest_of(folder, table), {})
     assert back["prompt"].to_pylist() == [prompt for prompt, _ in rows]
     assert back["note"].to_pylist() == [note for _, note in rows]
 
@@ -138,7 +145,7 @@ def test_the_summary_counts_and_names_what_failed(tmp_path: Path) -> None:
         "b": Outcome(state="FAILED", error="GroupLost: 坏 three times"),
         "c": Outcome(state="RUNNING"),
     }
-    write_run(store, FACTS, clips=clips, outcomes=outcomes)
+    write_run(store, FACTS, num_clips=len(clips), outcomes=outcomes)
     run = json.loads(store.get("run.json"))
     assert run["states"] == {"PENDING": 1, "RUNNING": 1, "SUCCEEDED": 1, "FAILED": 1, "CANCELED": 0}
     assert run["failures"] == {"b": "GroupLost: 坏 three times"}

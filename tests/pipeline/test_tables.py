@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.manifests import findings, read, write
+from tests.manifests import findings, read, table_of, write
 
 
 def test_a_name_that_is_no_utf8_is_found_at_any_depth(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_folder_is_its_files_in_order_of_their_names(tmp_path: Path) -> None:
     (folder / "README.md").write_text("no table")
     manifest = read(folder)
     assert [(clip.prompt, clip.row) for clip in manifest.clips] == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
-    assert manifest.table["note"].to_pylist() == [None, None, 1, None]
+    assert table_of(manifest)["note"].to_pylist() == [None, None, 1, None]
     assert [clip.prompt for clip in read(f"{folder}/").clips] == ["a", "b", "c", "d"]
     assert [clip.prompt for clip in read(f"{folder}/[b-z]*.parquet").clips] == ["c"]
 
@@ -86,7 +86,7 @@ def test_a_column_without_gaps_may_be_missing_from_another_file(tmp_path: Path) 
     for first, second in ((full, pa.table({"prompt": ["b"]})), (pa.table({"prompt": ["b"]}), full)):
         write(tmp_path, first, "1.parquet")
         write(tmp_path, second, "2.parquet")
-        table = read(tmp_path).table
+        table = table_of(read(tmp_path))
         again = pq.read_table(write(tmp_path, table, "_again.parquet"))
         assert dict(zip(again["prompt"].to_pylist(), again["deep"].to_pylist(), strict=True)) == {
             "a": {"x": 1},
