@@ -20,7 +20,6 @@ from pipeline.checking import ManifestChecker, address_or_bytes, no_hash
 from pipeline.errors import ConfigError, StoreError
 from pipeline.findings import Findings, findings_file
 from pipeline.hashing import Hasher
-from pipeline.image_access import OWN_FOLDER, ImageAccess
 from pipeline.images import ImageReader
 from pipeline.index import NO_IMAGE, RowIndex
 from pipeline.rows import NOTHING, Rules
@@ -183,7 +182,6 @@ def read_manifest(
     hash_clip: Hasher = no_hash,
     selection: Selection = EVERYTHING,
     folder: str | None = None,
-    access: ImageAccess = OWN_FOLDER,
     findings: str | None = None,
     found: Findings | None = None,
 ) -> Manifest:
@@ -229,7 +227,6 @@ def check_manifest(
     hash_clip: Hasher = no_hash,
     selection: Selection = EVERYTHING,
     folder: str | None = None,
-    access: ImageAccess = OWN_FOLDER,
 ) -> tuple[RowIndex, tuple[ImageRef, ...]]:
     """The index of the rows that are right, and their images; what is wrong goes into `findings`."""
     _warn_of_near_misses(source)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.image_access import OWN_FOLDER, ImageAccess
 from pipeline.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
 from pipeline.types import MediaSettings
