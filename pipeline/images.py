@@ -1,34 +1,38 @@
-"""First frames: where a manifest's image cell points, whether it is a picture that can be used, and its bytes later.
+"""First frames: what a manifest's image cells are, looked at without decoding them, and their bytes later.
 
-Scaling and cropping to a clip's size are `model.images`'s.
+`image_access.py` says what may be read, `image_check.py` what can be a first frame, `fetch.py` knows the web. Scaling
+and cropping to a clip's size are `model.images`'s.
 """
 
 import hashlib
 import io
 import os
-import posixpath
+import stat
 import struct
+import threading
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from pipeline.cells import quoted
-from pipeline.errors import ClipError, RenderError
-from pipeline.store import StorageSettings, Store, key_problem, open_store, split_uri
+from pipeline.errors import ClipError
+from pipeline.fetch import fetch
+from pipeline.image_access import OWN_FOLDER, ImageAccess, LocalFile, StoredObject, WebAddress, absolute, locate, shown
+from pipeline.image_check import MAX_BYTES, check_bytes, check_image, pillow_format
+from pipeline.image_header import BadImage, Whole
+from pipeline.redact import redacted
+from pipeline.store import ObjectChanged, Part, StorageSettings, Store, open_store
 from pipeline.types import ImageRef
 
+__all__ = ["BadImage", "ImageReader", "inline_image", "load_image"]
+
 NUM_READERS = 64  # reading is waiting
-MIN_SIDE = 300
-MAX_RATIO = 2.5
-MAX_BYTES = 20_000_000
-MAX_PIXELS = 64_000_000  # a small file can unpack to many gigabytes
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow knows more, some of which start other programs
-EXIF_ORIENTATION = 0x0112
-LYING = (5, 6, 7, 8)  # orientations that swap height and width
+NUM_WHOLE = 8  # of them with a whole image in memory
+HEAD_BYTES = 1 << 16
+MAX_WINDOW_BYTES = 1 << 20
+ETAG = "etag"  # how the identity of an object in storage begins
 
 # What Pillow's readers raise for broken files.
 BROKEN = (
@@ -44,26 +48,17 @@ BROKEN = (
 )
 
 
-class BadImage(RenderError):
-    """An image cell that cannot be used, as the two halves of a finding."""
-
-    def __init__(self, got: str, expected: str) -> None:
-        self.got = got
-        self.expected = expected
-        super().__init__(f"got {got}, expected {expected}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.got, self.expected))
-
-
 class ImageReader:
     """Looks at the images of a manifest, many at a time.
 
-    Relative addresses are below the first folder; full ones may be below any of them.
+    Relative addresses are below the first folder; full ones may be below any of them, or wherever `access` allows.
     """
 
-    def __init__(self, folders: Sequence[str], *, storage: StorageSettings) -> None:
-        self._folders = [ImageFolder(store=open_store(folder, storage)) for folder in folders]
+    def __init__(self, folders: Sequence[str], *, storage: StorageSettings, access: ImageAccess = OWN_FOLDER) -> None:
+        self._access = access.below(*folders)
+        self._folder = self._access.roots[0]
+        self._places = Places(storage=storage)
+        self._whole = threading.Semaphore(NUM_WHOLE)
 
     def read_all(self, values: Sequence[str | bytes]) -> dict[str | bytes, ImageRef | BadImage]:
         """What each distinct value (an address or an image's own bytes) is, or why it cannot be used."""
@@ -73,100 +68,145 @@ class ImageReader:
 
     def _read(self, value: str | bytes) -> ImageRef | BadImage:
         try:
-            return inline_image(value) if isinstance(value, bytes) else self._folders[0].read(value)
+            return inline_image(value) if isinstance(value, bytes) else self._look(value)
         except BadImage as error:
             return error
 
+    def _look(self, address: str) -> ImageRef:
+        full = absolute(address, self._folder)
+        place = locate(full, self._access, given=address)
+        try:
+            if isinstance(place, StoredObject):
+                return self._places.look(place)
+            with self._whole:
+                data = read_file(place) if isinstance(place, LocalFile) else fetch(place, self._access)
+                uri = place.path if isinstance(place, LocalFile) else full
+                return _ref(data, uri=uri)
+        except BadImage as error:
+            if isinstance(place, WebAddress) and error.got.startswith("'"):  # says the address itself
+                raise
+            raise BadImage(f"{shown(address)}{error.got and f', {error.got}'}", error.expected) from error
+
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder:
-    """Where a manifest's images lie: its own folder, and nothing above it."""
+class Places:
+    """Object storage, each root opened once."""
 
-    store: Store
+    storage: StorageSettings
+    _stores: dict[str, Store] = field(default_factory=dict)
 
-    def key(self, uri: str) -> str:
-        """The key of an image below this folder, from a relative or a full address. BadImage if it lies elsewhere."""
-        path = uri.removeprefix("file://")
-        root = self.store.uri.rstrip("/") + "/"
-        relative = path.removeprefix(root)
-        key = posixpath.normpath(relative)
-        outside = relative.startswith("/") or "://" in relative or key == ".." or key.startswith("../")
-        if outside or not relative or key == ".":
-            raise BadImage(quoted(uri), f"a file below the manifest's own folder {root}")
-        problem = key_problem(key)
-        if problem:
-            raise BadImage(quoted(uri), f"another name: {problem}")
-        if "://" not in root and not Path(os.path.realpath(root + key)).is_relative_to(os.path.realpath(root)):
-            raise BadImage(f"{quoted(uri)}, a link out of it", f"a file below the manifest's own folder {root}")
-        return key
+    def store(self, root: str) -> Store:
+        return self._stores.setdefault(root, open_store(root, self.storage))
 
-    def read(self, uri: str) -> ImageRef:
-        """Reads and checks one image. BadImage if it is missing, broken or of the wrong size."""
-        key = self.key(uri)
-        size_bytes = self.store.head(key)
-        if size_bytes is None:
-            raise BadImage(quoted(uri), f"a file that is there ({self.store.where(key)} is not)")
+    def look(self, place: StoredObject) -> ImageRef:
+        """From its first and last bytes, and more only where the header is longer."""
+        store = self.store(place.root)
+        part = store.get_part(place.key, 0, HEAD_BYTES)
+        if part is None:
+            raise _absent(store.where(place.key))
+        check_bytes(part.size_bytes)
+        whole = len(part.data) == part.size_bytes
         try:
-            _check_bytes(size_bytes)
-            data = self.store.get(key)
-            height, width = image_size(data)
-        except BadImage as error:
-            raise BadImage(f"{quoted(uri)}, {error.got}", error.expected) from error
-        return ImageRef(uri=self.store.where(key), data=None, identity=_sha256(data), height=height, width=width)
+            height, width = check_image(Whole(part.data) if whole else _Ranged(store, place.key, part))
+        except ObjectChanged as error:
+            raise BadImage("which changes while it is looked at", "one that stays as it is") from error
+        identity = f"{ETAG} {part.etag} {part.size_bytes}"
+        return ImageRef(uri=store.where(place.key), data=None, identity=identity, height=height, width=width)
+
+
+class _Ranged:
+    """An object's bytes by growing windows, of which one is held at a time."""
+
+    def __init__(self, store: Store, key: str, head: Part) -> None:
+        self.size_bytes = head.size_bytes
+        self._store, self._key, self._head = store, key, head
+        self._start, self._window = 0, b""
+
+    def read(self, start: int, stop: int, /) -> bytes:
+        stop = min(stop, self.size_bytes)
+        if start >= stop:
+            return b""
+        if stop <= len(self._head.data):
+            return self._head.data[start:stop]
+        if not self._start <= start <= stop <= self._start + len(self._window):
+            ahead = min(MAX_WINDOW_BYTES, 2 * len(self._window) or HEAD_BYTES)
+            part = self._store.get_part(self._key, start, max(stop, start + ahead), etag=self._head.etag)
+            self._start, self._window = start, part.data if part else b""
+        return self._window[start - self._start : stop - self._start]
 
 
 def inline_image(data: bytes) -> ImageRef:
-    """An image that the manifest holds itself. BadImage as above."""
-    _check_bytes(len(data))
-    height, width = image_size(data)
-    return ImageRef(uri=None, data=data, identity=_sha256(data), height=height, width=width)
+    """An image that the manifest holds itself. BadImage if it cannot be used."""
+    return _ref(data, uri=None)
 
 
-def load_image(ref: ImageRef, *, storage: StorageSettings) -> bytes:
-    """The bytes of a clip's image, wherever they are. ClipError if they have changed since the manifest was read."""
-    if ref.data is not None:
-        return ref.data
-    assert ref.uri is not None
-    root, key = split_uri(ref.uri)
-    data = open_store(root, storage).get(key)
-    if _sha256(data) != ref.identity:
-        raise ClipError(f"{ref.uri} has changed since the manifest was read")
+def read_file(place: LocalFile) -> bytes:
+    """A regular file of at most 20 MB; links were followed when it was located, and one that is new is refused."""
+    try:
+        descriptor = os.open(place.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise BadImage("which is no file", "an image")
+            check_bytes(facts.st_size)
+            data = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _absent(place.path) from error
+    except OSError as error:
+        raise BadImage(f"which cannot be read ({error.strerror})", "a file that can be") from error
+    check_bytes(len(data))
     return data
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width as shown (EXIF orientation applied). Decodes all of it; BadImage if it is unusable."""
+def load_image(ref: ImageRef, *, storage: StorageSettings, access: ImageAccess) -> bytes:
+    """The bytes of a clip's image, wherever they are, if the rules allow it.
+
+    ClipError if they cannot be had or used, or have changed since the manifest was read.
+    """
+    name = "the image" if ref.uri is None else redacted(ref.uri)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION) in LYING:
-                width, height = height, width
-            _check_size(height=height, width=width)
-            image.load()
+        data = ref.data if ref.data is not None else _load(ref, storage, access)
+        height, width = check_image(Whole(data))
+        if (height, width) != (ref.height, ref.width) or _pillow_size(data) not in ((width, height), (height, width)):
+            raise ClipError(f"{name} is not {ref.width}x{ref.height} pixels in size as it says")
+        return data
+    except BadImage as error:
+        raise ClipError(f"{name} cannot be used: {error}") from error
+    except ObjectChanged as error:
+        raise ClipError(f"{name} has changed since the manifest was read") from error
+
+
+def _load(ref: ImageRef, storage: StorageSettings, access: ImageAccess) -> bytes:
+    assert ref.uri is not None
+    place = locate(ref.uri, access)
+    if isinstance(place, StoredObject):
+        etag, _, size = ref.identity.removeprefix(f"{ETAG} ").rpartition(" ")
+        part = open_store(place.root, storage).get_part(place.key, 0, MAX_BYTES, etag=etag)
+        if part is None or str(part.size_bytes) != size:
+            raise ObjectChanged(ref.uri)
+        return part.data
+    data = read_file(place) if isinstance(place, LocalFile) else fetch(place, access)
+    if _sha256(data) != ref.identity:
+        raise ObjectChanged(ref.uri)
+    return data
+
+
+def _pillow_size(data: bytes) -> tuple[int, int]:
+    """Width and height as Pillow will decode it; nothing is decoded yet."""
+    try:
+        with Image.open(io.BytesIO(data), formats=[pillow_format(data)]) as image:
+            return image.size
     except BROKEN as error:
-        # Pillow's words for an unknown kind show an address in memory.
-        reason = "of no known kind" if isinstance(error, UnidentifiedImageError) else error
-        raise BadImage(f"{len(data)} bytes that do not decode ({reason})", "a whole " + _either(FORMATS)) from error
-    return height, width
+        raise BadImage(f"{len(data)} bytes that do not decode ({error})", "a whole image") from error
 
 
-def _check_size(*, height: int, width: int) -> None:
-    got = f"{width}x{height} pixels"
-    if width * height > MAX_PIXELS:
-        raise BadImage(got, f"at most {MAX_PIXELS // 1_000_000} megapixels")
-    if min(height, width) < MIN_SIDE:
-        raise BadImage(got, f"at least {MIN_SIDE} pixels a side")
-    if max(height, width) > MAX_RATIO * min(height, width):
-        raise BadImage(got, f"a ratio of width to height from 1:{MAX_RATIO} to {MAX_RATIO}:1")
+def _ref(data: bytes, *, uri: str | None) -> ImageRef:
+    height, width = check_image(Whole(data))
+    return ImageRef(uri=uri, data=None if uri is not None else data, identity=_sha256(data), height=height, width=width)
 
 
-def _check_bytes(size_bytes: int) -> None:
-    if size_bytes > MAX_BYTES:
-        raise BadImage(f"{size_bytes / 1e6:.1f} MB", f"at most {MAX_BYTES // 1_000_000} MB")
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:-1]) + " or " + names[-1]
+def _absent(path: str) -> BadImage:
+    return BadImage("", f"a file that is there ({path} is not)")
 
 
 def _sha256(data: bytes) -> str:

@@ -20,6 +20,7 @@ from pipeline.checking import ManifestChecker, address_or_bytes, no_hash
 from pipeline.errors import ConfigError, StoreError
 from pipeline.findings import Findings, findings_file
 from pipeline.hashing import Hasher
+from pipeline.image_access import OWN_FOLDER, ImageAccess
 from pipeline.images import ImageReader
 from pipeline.index import NO_IMAGE, RowIndex
 from pipeline.rows import NOTHING, Rules
@@ -182,19 +183,17 @@ def read_manifest(
     hash_clip: Hasher = no_hash,
     selection: Selection = EVERYTHING,
     folder: str | None = None,
+    access: ImageAccess = OWN_FOLDER,
     findings: str | None = None,
-    found: Findings | None = None,
 ) -> Manifest:
     """Reads and checks the selected rows. ManifestError lists all findings; `findings`: where they go as Parquet.
 
-    `found` holds what is wrong already, and gets the rest.
-
-    Relative images are looked for in `folder`; None: beside each file. Of rows
+    Relative images are looked for in `folder`; None: beside each file. `access` says what else may be read. Of rows
     that are not selected nothing is checked, but their ids are made: a row's name does not depend on the selection.
     """
     source = open_source(uri, storage=storage)
     with findings_file(findings, storage) as file:
-        found = Findings(file) if found is None else found
+        found = Findings(file)
         index, images = check_manifest(
             source,
             storage=storage,
@@ -203,6 +202,7 @@ def read_manifest(
             hash_clip=hash_clip,
             selection=selection,
             folder=folder,
+            access=access,
         )
     found.raise_if_any(uri)
     manifest = Manifest(
@@ -227,6 +227,7 @@ def check_manifest(
     hash_clip: Hasher = no_hash,
     selection: Selection = EVERYTHING,
     folder: str | None = None,
+    access: ImageAccess = OWN_FOLDER,
 ) -> tuple[RowIndex, tuple[ImageRef, ...]]:
     """The index of the rows that are right, and their images; what is wrong goes into `findings`."""
     _warn_of_near_misses(source)
@@ -237,7 +238,7 @@ def check_manifest(
         hash_clip=hash_clip,
         selection=selection,
         findings=findings,
-        image_reader=lambda beside: ImageReader([folder or beside], storage=storage),
+        image_reader=lambda beside: ImageReader([folder or beside], storage=storage, access=access),
     )
     if checker.has_prompts:
         for batch in source.batches(checker.columns):

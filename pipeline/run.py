@@ -46,6 +46,7 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     reader = _checked_weights(settings)
     hashed = _model_hash(settings, reader)
     manifest = _read_manifest(settings, reader, hashed=hashed)
+    settings = replace(settings, images=settings.images.below(*manifest.source.folders))
     store = open_store(settings.output, settings.storage)
     plan = _plan(settings, manifest, store)
     facts = _facts(settings, hashed=hashed)
@@ -106,6 +107,7 @@ def _read_manifest(settings: RunSettings, reader: WeightReader, *, hashed: str) 
         ),
         hash_clip=settings_hasher(model_hash=hashed, media=settings.media),
         selection=settings.selection,
+        access=settings.images,
         findings=settings.findings,
     )
 
@@ -148,6 +150,7 @@ def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunRecorder, 
             threads=settings.parallel.threads_per_rank,
             device=device,
             images=any(clip.image is not None for clip in clips),
+            image_access=settings.images,
         )
         groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from pipeline.errors import ConfigError
+from pipeline.image_access import OWN_FOLDER, ImageAccess
 from pipeline.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
 from pipeline.types import MediaSettings
@@ -98,6 +99,7 @@ class RunSettings:
     cluster: ClusterSettings
     retry: RetrySettings
     truncate_text: bool = False
+    images: ImageAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
     selection: Selection = EVERYTHING  # of the manifest's rows
     findings: str | None = None  # where all that is wrong with the manifest is written as Parquet
 

@@ -21,6 +21,7 @@ import ray
 from model.config import ModelConfig
 from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
+from pipeline.image_access import OWN_FOLDER, ImageAccess
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import Clip, ClipFailure, Finished, MediaFile, MediaSettings, Stage
 
@@ -48,6 +49,7 @@ class Workplace:
     threads: int  # torch's, of each actor
     device: str  # of the ranks: cpu or cuda
     images: bool = True  # whether any clip has a first frame to encode
+    image_access: ImageAccess = OWN_FOLDER  # from where; the manifest's own folders are among the roots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +165,7 @@ class PromptEncoder:
         from pipeline.images import load_image
 
         scale = self.place.model.spatial_scale
-        data = load_image(condition.image, storage=self.place.storage)
+        data = load_image(condition.image, storage=self.place.storage, access=self.place.image_access)
         height, width = condition.latent_height * scale, condition.latent_width * scale
         try:
             pixels = prepare_image(data, height=height, width=width)

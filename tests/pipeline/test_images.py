@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ClipError
+from pipeline.image_access import ImageAccess
 from pipeline.images import load_image
 from tests.manifests import STORAGE, findings, only, picture, read, write
 
@@ -21,7 +22,7 @@ def test_an_image_is_found_beside_the_manifest_and_decides_the_ratio(tmp_path: P
     assert clip.image is not None
     assert (clip.image.height, clip.image.width, clip.image.data) == (500, 300, None)
     assert clip.image.uri == f"{tmp_path}/first frames/图 1#.png"
-    assert load_image(clip.image, storage=STORAGE) == picture(300, 500)
+    assert load_image(clip.image, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path),))) == picture(300, 500)
 
 
 @pytest.mark.parametrize("kind", ["path only", "bytes only", "bytes and path"])
@@ -36,7 +37,7 @@ def test_an_image_of_the_manifest_itself(tmp_path: Path, kind: str) -> None:
     clip = only(read(write(tmp_path, {"prompt": ["a"], "image": pa.array([cell], type_of)})))
     assert clip.image is not None
     assert (clip.image.data is None) == (kind == "path only")
-    assert load_image(clip.image, storage=STORAGE) == picture()
+    assert load_image(clip.image, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path),))) == picture()
 
 
 def test_an_image_struct_of_two_nulls_is_no_image(tmp_path: Path) -> None:
@@ -56,11 +57,11 @@ def test_an_image_lying_on_its_side_is_taken_as_it_is_shown(tmp_path: Path) -> N
 
 
 IMAGES: list[tuple[str, bytes, str]] = [
-    ("empty", b"", "GOT 0 bytes that do not decode (of no known kind), expected a whole JPEG, PNG, WEBP or BMP"),
-    ("text", b"not a picture", "GOT 13 bytes that do not decode (of no known kind)"),
-    ("truncated png", picture()[:-60], "bytes that do not decode"),
-    ("truncated jpeg", picture(kind="JPEG")[:-400], "bytes that do not decode"),
-    ("gif", picture(kind="GIF"), "expected a whole JPEG, PNG, WEBP or BMP"),
+    ("empty", b"", "GOT 0 bytes of no known kind, expected a JPEG, PNG, WebP or BMP"),
+    ("text", b"not a picture", "GOT 13 bytes of no known kind"),
+    ("truncated png", picture()[:-60], "GOT a PNG that is cut off or damaged (it ends after"),
+    ("truncated jpeg", picture(kind="JPEG")[:-400], "GOT a JPEG that is cut off or damaged (it has no end)"),
+    ("gif", picture(kind="GIF"), "bytes of no known kind, expected a JPEG, PNG, WebP or BMP"),
     ("small", picture(299, 400), "GOT 299x400 pixels, expected at least 300 pixels a side"),
     ("wide", picture(751, 300), "GOT 751x300 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
     ("high", picture(300, 751), "GOT 300x751 pixels, expected a ratio of width to height from 1:2.5 to 2.5:1"),
@@ -114,7 +115,7 @@ def test_an_image_that_changed_after_the_manifest_was_read(tmp_path: Path) -> No
     assert clip.image is not None
     (tmp_path / "a.png").write_bytes(picture(500, 500))
     with pytest.raises(ClipError, match=r"a\.png has changed since the manifest was read"):
-        load_image(clip.image, storage=STORAGE)
+        load_image(clip.image, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path),)))
 
 
 def test_an_images_content_is_part_of_identity_and_its_name_is_not(tmp_path: Path) -> None:

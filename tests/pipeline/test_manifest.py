@@ -16,6 +16,7 @@ from pipeline.cells import COLUMNS
 from pipeline.errors import ManifestError, StoreError
 from pipeline.findings import Findings
 from pipeline.ids import MAX_SEED, SAFE_ID, default_seed
+from pipeline.image_access import ImageAccess
 from pipeline.images import load_image
 from pipeline.said import said_row
 from pipeline.store import open_store
@@ -352,7 +353,7 @@ def test_a_manifest_and_its_images_in_a_bucket(tmp_path: Path, request: pytest.F
     image = manifest.clips[0].image
     assert image is not None
     assert image.uri == f"{bucket}/a b/img/red.png"
-    assert load_image(image, storage=STORAGE) == picture()
+    assert load_image(image, storage=STORAGE, access=ImageAccess(roots=(bucket,))) == picture()
     assert list(read(f"{bucket}/a b").clips) == list(read(f"{bucket}/a b/").clips) == list(manifest.clips)
     (line,) = findings(f"{bucket}/a b/gone.parquet")
     assert "no such file" in line
