@@ -2,11 +2,15 @@
 
 import pytest
 
+from tests.released import released_weights
 from tests.s3_server import moto_s3, moto_server, swift_s3, swift_server
 
-__all__ = ["moto_s3", "moto_server", "swift_s3", "swift_server"]  # fixtures for all tests
+__all__ = ["moto_s3", "moto_server", "released_weights", "swift_s3", "swift_server"]  # fixtures for all tests
 ORDER = ("s3", "cluster", "slow", "e2e")  # unmarked ones come before all of these
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "released_weights" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")  # it imports diffusers and transformers
     items.sort(key=lambda item: max((n for n, name in enumerate(ORDER, 1) if item.get_closest_marker(name)), default=0))

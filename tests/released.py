@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -114,6 +115,12 @@ def write_released(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def released_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For every test that only reads them."""
+    return write_released(tmp_path_factory.mktemp("released"))
+
+
 def _write_transformer(folder: Path, config: TransformerConfig) -> None:
     """Two shards and their index, as the large ones are."""
     with torch.device("meta"):
@@ -169,6 +176,7 @@ def _write_vaes(folder: Path) -> None:
 
 def _write_text_encoder(folder: Path) -> None:
     """Encoder, decoder and head, of which the encoder is used; a Gemma tokenizer of a few hundred pieces."""
+    from tokenizers.processors import TemplateProcessing
     from transformers import GemmaTokenizer, T5GemmaConfig, T5GemmaForConditionalGeneration
 
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
@@ -177,6 +185,8 @@ def _write_text_encoder(folder: Path) -> None:
     vocabulary = {piece: n for n, piece in enumerate([*specials, *bytes_, *letters, "in", "at", "is", "ll"])}
     merges = [("i", "n"), ("a", "t"), ("i", "s"), ("l", "l")]
     tokenizer = GemmaTokenizer(vocab=vocabulary, merges=merges)
+    begin = ("<bos>", vocabulary["<bos>"])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[begin])
     shape = {
         "vocab_size": len(vocabulary),
         "hidden_size": TEXT_CHANNELS,

@@ -1,0 +1,188 @@
+"""Whether the parts around the Transformers are there and fit: strictly, with one message, wherever they lie."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.codecs import build_audio_decoder, build_image_encoder, build_video_decoder
+from model.codecs.parts import needed_parts
+from model.config import Codecs, ModelConfig
+from model.parts import check_weights
+from model.text import build_text_encoder, build_token_counter
+from model.weights import LocalWeights, WeightReader, WeightsMismatch
+from pipeline.store import StorageSettings, open_store
+from pipeline.weights import open_weights
+from tests.e2e.runs import write_manifest
+from tests.released import released_model, released_words
+
+WAN, SOUND = "wan_vae/diffusion_pytorch_model.safetensors", "audio_vae/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model() -> ModelConfig:
+    return released_model("magihuman_distill", first_stage="distilled")
+
+
+@pytest.fixture
+def root(released_weights: Path, tmp_path: Path) -> Path:
+    """A copy that may be broken."""
+    return Path(shutil.copytree(released_weights, tmp_path / "weights"))
+
+
+def change_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def change_tensors(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path)
+
+
+def test_a_model_needs_what_its_codecs_say() -> None:
+    assert needed_parts(Codecs(video="foal", audio="foal", text="foal")) == ()
+    assert needed_parts(Codecs(video="wan", audio="oobleck", text="foal")) == ("wan_vae", "audio_vae")
+    released = Codecs(video="turbo", audio="oobleck", text="t5gemma")
+    assert needed_parts(released) == ("turbo_vae", "wan_vae", "audio_vae", "text_encoder")
+
+
+def test_all_that_is_missing_is_named_at_once(root: Path, model: ModelConfig) -> None:
+    check_weights(model, LocalWeights(root), tp=2)
+    shutil.rmtree(root / "audio_vae")
+    (root / "text_encoder" / "tokenizer.json").unlink()
+    (root / "wan_vae" / "config.json").unlink()
+    with pytest.raises(WeightsMismatch) as caught:
+        check_weights(model, LocalWeights(root), tp=2)
+    assert str(caught.value).splitlines() == [
+        "wan_vae/ lacks config.json",
+        "audio_vae/ lacks config.json, diffusion_pytorch_model.safetensors",
+        "text_encoder/ lacks tokenizer.json",
+    ]
+
+
+def test_two_turbo_checkpoints_are_one_too_many(root: Path, model: ModelConfig) -> None:
+    shutil.copy(root / "turbo_vae" / "checkpoint-7.ckpt", root / "turbo_vae" / "checkpoint-8.ckpt")
+    with pytest.raises(WeightsMismatch, match=r"checkpoint-7\.ckpt.*checkpoint-8\.ckpt, expected one \.ckpt"):
+        check_weights(model, LocalWeights(root), tp=2)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], Callable[[ModelConfig, WeightReader], object], str]] = {
+    "a tensor of Wan's is missing": (
+        lambda root: change_tensors(root / WAN, lambda tensors: tensors.pop("decoder.conv_in.bias")),
+        build_image_encoder,
+        r"wan_vae.*\n  1 missing: decoder\.conv_in\.bias",
+    ),
+    "a tensor too many": (
+        lambda root: change_tensors(root / SOUND, lambda tensors: tensors.update(stray=torch.zeros(1))),
+        build_audio_decoder,
+        r"audio_vae.*\n  1 unexpected: stray",
+    ),
+    "another shape": (
+        lambda root: change_json(root / "audio_vae" / "config.json", decoder_channels=8),
+        build_audio_decoder,
+        r"audio_vae.*\n  \d+ of another shape: decoder\.",
+    ),
+    "another VAE": (
+        lambda root: change_json(root / "wan_vae" / "config.json", z_dim=16),
+        build_image_encoder,
+        r"wan_vae/config\.json: z_dim is 16, expected 48",
+    ),
+    "no JSON": (
+        lambda root: (root / "wan_vae" / "config.json").write_text("{"),
+        build_image_encoder,
+        r"wan_vae/config\.json is not JSON",
+    ),
+    "a Turbo decoder that is not known": (
+        lambda root: change_json(root / "turbo_vae" / "TurboVAE.json", decoder_causal=True),
+        build_video_decoder,
+        r"turbo_vae/TurboVAE\.json: decoder_causal is True",
+    ),
+    "a Turbo decoder of another width": (
+        lambda root: change_json(root / "turbo_vae" / "TurboVAE.json", decoder_block_out_channels=[4, 8, 12, 20]),
+        build_video_decoder,
+        r"checkpoint-7\.ckpt",
+    ),
+    "a tokenizer that is none": (
+        lambda root: (root / "text_encoder" / "tokenizer.json").write_text("{}"),
+        build_token_counter,
+        r"text_encoder/ holds no tokenizer",
+    ),
+    "half a T5Gemma": (
+        lambda root: change_tensors(
+            root / "text_encoder" / "model.safetensors", lambda tensors: tensors.pop("model.encoder.norm.weight")
+        ),
+        build_text_encoder,
+        r"text_encoder.*\n  1 missing: encoder\.norm\.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_part_that_does_not_fit_is_refused(name: str, root: Path, model: ModelConfig) -> None:
+    break_it, build, message = BROKEN[name]
+    break_it(root)
+    with pytest.raises(WeightsMismatch, match=message):
+        build(model, LocalWeights(root))
+
+
+def test_keys_of_a_later_diffusers_do_no_harm(root: Path, model: ModelConfig) -> None:
+    change_json(root / "wan_vae" / "config.json", clip_output=False, _diffusers_version="99.0")
+    build_image_encoder(model, LocalWeights(root))
+
+
+@pytest.mark.s3
+def test_parts_in_object_storage_are_as_good_as_a_folder(
+    moto_s3: str, released_weights: Path, model: ModelConfig
+) -> None:
+    store = open_store(moto_s3)
+    for path in released_weights.rglob("*"):
+        if path.is_file():
+            store.put(f"weights/{path.relative_to(released_weights).as_posix()}", path.read_bytes())
+    here: WeightReader = LocalWeights(released_weights)
+    there = open_weights(f"{moto_s3}/weights", StorageSettings())
+    check_weights(model, there, tp=2)
+    latent, sound = torch.randn(48, 3, 2, 2), torch.randn(4, 64)
+    image = torch.full((64, 64, 3), 200, dtype=torch.uint8)
+
+    def outputs(reader: WeightReader) -> list[torch.Tensor]:
+        return [
+            *build_video_decoder(model, reader).decode(latent),
+            build_image_encoder(model, reader).encode_image(image),
+            build_audio_decoder(model, reader).decode(sound),
+            *build_text_encoder(model, reader).encode(["Rain falls."]),
+        ]
+
+    assert all(torch.equal(a, b) for a, b in zip(outputs(here), outputs(there), strict=True))
+
+
+HIDDEN = """
+import importlib.machinery, sys
+found = importlib.machinery.PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.split(".")[0] in ("diffusers", "transformers") else found(name, path, target)
+importlib.machinery.PathFinder.find_spec = find_spec
+from jobs.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_without_the_extra_a_run_says_what_to_install(released_weights: Path, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "m.parquet", [{"prompt": "Rain falls.", "duration": 3}])
+    words = (f"manifest={manifest}", f"output={tmp_path / 'out'}", f"weights={released_weights}")
+    command = [sys.executable, "-c", HIDDEN, "render", *words]
+    command += released_words("magihuman_distill", first_stage="distilled")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "happyhorse: model magihuman_distill needs diffusers and transformers, not installed here: "
+        "pip install 'happyhorse[released]'"
+    ]
+    assert not (tmp_path / "out").exists()
