@@ -48,6 +48,12 @@ def _parity(values: Values) -> int:
     return parity(values)
 
 
+def _manifest(values: Values) -> int:
+    from jobs.manifest import manifest
+
+    return manifest(values)
+
+
 def _weights(values: Values) -> int:
     from jobs.weights import weights
 
@@ -56,6 +62,11 @@ def _weights(values: Values) -> int:
 
 COMMANDS = {
     "render": Command(summary="Makes a clip with sound for every row of a table of prompts", run=_render),
+    "manifest": Command(
+        summary="Converts a table of prompts between Parquet and CSV, JSON Lines or JSON, and checks it",
+        run=_manifest,
+        positional=("source", "target"),
+    ),
     "verify": Command(summary="Checks the files of an output against their records", run=_verify, is_check=True),
     "parity": Command(summary="Checks this machine's numbers against recorded ones", run=_parity, is_check=True),
     "weights": Command(

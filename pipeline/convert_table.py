@@ -8,13 +8,15 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.cells import COLUMNS, Findings, Kind, quoted
+from pipeline.cells import COLUMNS, Kind, quoted
 from pipeline.convert_cells import BadCell, parse_cell
 from pipeline.convert_kinds import NULL, Shape, arrow_type, fitted, joined, shape_of, typed
 from pipeline.convert_requests import Sizes, flattened, is_request
 from pipeline.convert_rows import MAX_COLUMNS, SourceRow, TextFormat, is_text, read_rows
 from pipeline.errors import Finding, ManifestError
+from pipeline.findings import Findings
 
+UNREAD = "unread"  # a prompt that could not be read: null would be said to be missing
 BATCH_ROWS = 20_000
 BATCH_CHARS = 32 << 20  # pictures in base64 fill a batch sooner
 MEDIA_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -51,11 +53,13 @@ class TextTable:
                     self._look_at(name, value)
                 except BadCell as error:
                     findings.add(number, name if is_text(name) else "", error.got, error.expected)
+            if number % BATCH_ROWS == 0:
+                findings.settle()
         if number < 0:
             self._fail("no rows", "at least one")
 
     def write(self, target: Path) -> None:
-        """The rows as Parquet; a cell that `survey` complained of is null."""
+        """The rows as Parquet. For what `survey` complained of there is something that nobody complains of again."""
         schema = pa.schema([(name, self._type(name)) for name in self.columns])
         with pq.ParquetWriter(target, schema) as writer:
             for batch in self._batches():
@@ -100,7 +104,7 @@ class TextTable:
         batch: dict[str, list[Any]] = {name: [] for name in self.columns}
         num_rows = num_chars = 0
         for row in self._rows():
-            values = dict(self._cells(row, _ignore))
+            values = {"prompt": UNREAD} if row.problem else dict(self._cells(row, _ignore))
             for name, column in batch.items():
                 column.append(self._value(name, values.get(name)))
             num_rows += 1
@@ -118,7 +122,7 @@ class TextTable:
                 return self._carried(name, value)
             parsed = parse_cell(kind, value)
         except BadCell:
-            return None
+            return UNREAD if name == "prompt" else None
         return {"bytes": None, "path": parsed} if name in self.structs and isinstance(parsed, str) else parsed
 
     def _carried(self, name: str, value: Any) -> Any:

@@ -16,9 +16,10 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cells import COLUMNS, Findings, quoted
+from pipeline.cells import COLUMNS, quoted
 from pipeline.convert_cells import BadCell
 from pipeline.convert_rows import TextFormat
+from pipeline.findings import Findings
 
 READABLE = (UnicodeDecodeError, ValueError, OverflowError, LookupError)  # what Arrow's values raise that Python lacks
 

@@ -37,7 +37,7 @@ def test_help_of_a_command_lists_its_keys(name: str) -> None:
     done = happyhorse(name, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"usage: happyhorse {name} " in done.stdout
-    assert "=..." in done.stdout
+    assert "=..." in done.stdout or COMMANDS[name].positional
 
 
 def test_help_explains_with_the_words_of_conf() -> None:

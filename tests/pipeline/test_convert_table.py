@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import convert_rows, convert_table
-from pipeline.cells import Findings
 from pipeline.convert_rows import TextFormat
 from pipeline.convert_table import TextTable
 from pipeline.errors import ManifestError
+from pipeline.findings import Findings
 from tests.manifests import picture
 from tests.models import SIZES
 
@@ -186,13 +186,13 @@ def test_objects_with_ever_new_keys_become_texts(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_read_keeps_its_place(tmp_path: Path) -> None:
     text = '{"prompt": "a"}\n{"prompt": \n\n[1]\n{"prompt": "b", "prompt": "c"}\n{"prompt": "d"}\n'
     made, said = table(tmp_path, text, "jsonl")
-    assert made["prompt"].to_pylist() == ["a", None, None, None, "d"]
+    assert made["prompt"].to_pylist() == ["a", "unread", "unread", "unread", "d"]
     assert [each.split(",")[0] for each in said] == ["row 1", "row 2", "row 3"]
     assert "expected one JSON object a line" in said[0]
     assert "got [1], expected a JSON object" in said[1]
     assert "the key 'prompt' is given twice" in said[2]
     made, said = table(tmp_path, 'prompt,seed\na,1\nb\nc,"x"y\nd,1,2\ne,5\n', "csv")
-    assert made["prompt"].to_pylist() == ["a", None, None, None, "e"]
+    assert made["prompt"].to_pylist() == ["a", "unread", "unread", "unread", "e"]
     assert said[0] == "row 1, got 1 cells, expected 2, as many as there are columns"
     assert said[1].startswith("row 2, got a row that is not CSV (")
     assert said[2] == "row 3, got 3 cells, expected 2, as many as there are columns"

@@ -1,0 +1,51 @@
+"""`happyhorse manifest SOURCE TARGET`: between Parquet and CSV, JSON Lines or JSON. Exit 0 written, 2 not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.typed import build
+from model.config import ModelConfig
+from model.text import build_token_counter
+from pipeline.convert import Conversion, Format, convert
+from pipeline.store import StorageSettings
+from pipeline.weights import open_weights, weights_errors
+
+UNCOUNTED = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestSettings:
+    source: str
+    target: str
+    source_format: Format | None
+    target_format: Format | None
+    model: ModelConfig
+    storage: StorageSettings
+    weights: str
+    check: bool
+    findings: str | None
+
+
+def manifest(values: Mapping[str, Any]) -> int:
+    settings = build(ManifestSettings, {key: value for key, value in values.items() if key != "job"}, at="")
+    conversion = Conversion(
+        source=settings.source,
+        target=settings.target,
+        source_format=settings.source_format,
+        target_format=settings.target_format,
+        storage=settings.storage,
+        model=settings.model,
+        findings=settings.findings,
+        count_tokens=_token_counter(settings) if settings.check else None,
+    )
+    num_rows = convert(conversion)
+    print(f"{settings.target}: {num_rows} rows" + (f", checked for model {settings.model.name}" * settings.check))
+    return 0
+
+
+def _token_counter(settings: ManifestSettings) -> Callable[[str], int]:
+    if settings.weights == UNCOUNTED:
+        return lambda text: 0
+    with weights_errors(settings.weights):
+        return build_token_counter(settings.model, open_weights(settings.weights, settings.storage))
