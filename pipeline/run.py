@@ -23,6 +23,7 @@ from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
 from pipeline.errors import ConfigError, StoreError
 from pipeline.hashing import settings_hasher
+from pipeline.history import RunTimes
 from pipeline.ledger import Ledger, model_hash
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan, make_plan
@@ -54,9 +55,11 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     recorder.begin()
     log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))
     last: list[Snapshot] = []
-    outcome = _drive(settings, manifest.load(plan.to_render), recorder, last) if len(plan.to_render) else None
+    times = RunTimes(recorder, began=began)
+    outcome = _drive(settings, manifest.load(plan.to_render), times, last) if len(plan.to_render) else None
     unwritten = _close(recorder)
     summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
+    times.leave(store, facts=facts, settings=settings, last=last[0] if last else None, seconds=summary.seconds)
     if unwritten is None or summary.exit_code not in (SUCCESS, SOME_FAILED):
         return summary
     return replace(summary, exit_code=ENVIRONMENT, stopped=unwritten)
@@ -133,7 +136,7 @@ def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
     )
 
 
-def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunRecorder, last: list[Snapshot]) -> Outcome:
+def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, last: list[Snapshot]) -> Outcome:
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
     from pipeline.worker import Workplace
 
@@ -153,6 +156,7 @@ def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunRecorder, 
             image_access=settings.images,
         )
         groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
+        recorder.placed(device=device, nodes=nodes, groups=groups, own=settings.cluster.address is None)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)
         with progress() as show:
 
