@@ -36,6 +36,12 @@ def _render(values: Values) -> int:
     return render(values)
 
 
+def _plan(values: Values) -> int:
+    from jobs.plan import plan
+
+    return plan(values)
+
+
 def _verify(values: Values) -> int:
     from jobs.verify import verify
 
@@ -67,6 +73,7 @@ COMMANDS = {
         run=_manifest,
         positional=("source", "target"),
     ),
+    "plan": Command(summary="Says what a render would do, need, take and cost, without starting anything", run=_plan),
     "verify": Command(summary="Checks the files of an output against their records", run=_verify, is_check=True),
     "parity": Command(summary="Checks this machine's numbers against recorded ones", run=_parity, is_check=True),
     "weights": Command(

@@ -15,7 +15,9 @@ from hydra.errors import HydraException
 from pipeline.errors import ConfigError
 
 # Taken verbatim, everything after the first `=`: these hold file names, addresses and words of people.
-TEXT_KEYS = frozenset("manifest output inbox to where reason clip weights address a b path only name findings".split())
+TEXT_KEYS = frozenset(
+    "manifest output inbox to where reason clip weights address a b path only name findings tokenizer".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)

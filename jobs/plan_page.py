@@ -1,0 +1,169 @@
+"""A plan as a page of tables for people, at most 100 columns wide in a pipe."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jobs.plan_values import plan_values
+from model.memory import CARDS_GB
+from pipeline.planning import PlanSettings, RunPlan
+
+Values = dict[str, Any]
+SHOWN_KINDS = 20  # the most tokens first; the others are summed up
+BASES = {
+    "measured": "measured: earlier runs rendered such clips on this hardware",
+    "scaled": "scaled: earlier runs on this hardware rendered other kinds of clips",
+    "flops": "from FLOPs: nothing was measured yet",
+    "none": "none",
+}
+
+
+def page(settings: PlanSettings, found: RunPlan) -> Iterator[RenderableType]:
+    values = plan_values(settings, found)
+    clips = values["clips"]
+    counts = [f"{clips['to_render']} to render"]
+    counts += [f"{clips['done']} done already"] if settings.output is not None else []
+    counts += [f"{clips['given_up']} given up before"] if clips["given_up"] else []
+    yield Text(f"{settings.manifest}: {', '.join(counts)}, model {settings.model.name}", style="bold")
+    yield _clips_table(clips["kinds"])
+    yield Text(
+        f"{_tokens(values['tokens'])} through the model, {_flops(values['flops']['total'])} in all{_share(values)}"
+    )
+    yield Text("")
+    yield _memory_table(values["memory"])
+    yield from map(Text, _memory_words(values["memory"]))
+    yield Text("")
+    yield _estimate_table(values["estimate"])
+    for note in (*values["estimate"]["notes"], *values["notes"]):
+        yield Text(f"- {note}")
+
+
+def _clips_table(kinds: Sequence[Values]) -> Table:
+    table = Table("clips", "size", "frames", "tokens", "forwards", "each", "to render", "done")
+    for column in table.columns[2:]:
+        column.justify, column.no_wrap = "right", True
+    for each in kinds[:SHOWN_KINDS]:
+        stages = each["stages"]
+        table.add_row(
+            f"{each['resolution']} {each['ratio']} {each['duration_s']} s" + (" from image" if each["image"] else ""),
+            f"{each['width']}x{each['height']}",
+            str(each["num_frames"]),
+            " + ".join(f"{stage['tokens']:,}" for stage in stages),
+            " + ".join(str(stage["forwards"]) for stage in stages),
+            _flops(each["flops_a_clip"]),
+            str(each["to_render"]),
+            str(each["done"]),
+        )
+    rest = kinds[SHOWN_KINDS:]
+    if rest:
+        sums = (str(sum(each[name] for each in rest)) for name in ("to_render", "done"))
+        table.add_row(f"{len(rest)} more kinds", *[""] * 5, *sums)
+    return table
+
+
+def _memory_table(memory: Values) -> Table:
+    parts = list(memory["tp"][0]["weights"])
+    columns = [*parts, "activations", "runtime", "a card"]
+    table = Table("ranks", *columns, "fits", "fits with all below")
+    for column in table.columns[1 : len(columns) + 1]:
+        column.justify = "right"
+    for row in memory["tp"]:
+        table.add_row(
+            f"tp{row['tp']}",
+            *(_gb(row["weights"][part]) for part in parts),
+            _gb(row["activations"]),
+            _gb(row["runtime"]),
+            _gb(row["total"]),
+            _cards(row["fits_gb"]),
+            _cards(row["fits_gb_with_all"]),
+        )
+    return table
+
+
+def _memory_words(memory: Values) -> Iterator[str]:
+    beside = memory["beside"]
+    names = {"text": "text encoder", "images": "image encoder", "decoders": "video and audio decoder"}
+    parts = [
+        f"{name} {_gb(beside[key]['weights'])} + {_gb(beside[key]['activations'])}"
+        for key, name in names.items()
+        if beside[key] is not None
+    ]
+    yield (
+        f"Beside the groups, in processes of their own (weights + activations): {', '.join(parts)}: "
+        f"{_gb(beside['total'])} with their runtime if they share a group's card, else on others or on CPUs."
+    )
+    yield (
+        f"Activations within {memory['activations_uncertainty']:.0%}, at the largest clip, attention in fused kernels; "
+        f"{memory['headroom']:.0%} of a card is kept free; GB are 10^9 bytes."
+    )
+
+
+def _estimate_table(estimate: Values) -> Table:
+    table = Table(show_header=False)
+    table.add_row("on", estimate["hardware"] + _layout(estimate))
+    if estimate["seconds"] is not None:
+        low, high = estimate["low_s"], estimate["high_s"]
+        table.add_row("takes", f"{_time(estimate['seconds'])}, between {_time(low)} and {_time(high)}")
+        table.add_row("of that", f"{_time(estimate['startup_s'])} until the first group is ready" + _a_clip(estimate))
+    if estimate["gpu_hours"] is not None:
+        table.add_row("GPU-hours", f"{estimate['gpu_hours']:,.2f}")
+    if estimate["cost"] is not None:
+        table.add_row("cost", f"{estimate['cost']:,.2f}")
+    measured = "measured" if estimate["bytes_measured"] else "assumed"
+    table.add_row("leaves", f"{_gb(estimate['num_bytes'])} of files ({measured} bytes a clip)")
+    table.add_row("how sure", BASES[estimate["basis"]])
+    return table
+
+
+def _layout(estimate: Values) -> str:
+    groups = f"{estimate['groups']} group{'s' if estimate['groups'] != 1 else ''}"
+    ranks = f" of {estimate['tp']} rank{'s' if estimate['tp'] != 1 else ''}" if estimate["tp"] else ""
+    cards = f"{estimate['gpus']} GPU{'s' if estimate['gpus'] != 1 else ''}, " if estimate["gpus"] else ""
+    return f": {cards}{groups}{ranks}"
+
+
+def _a_clip(estimate: Values) -> str:
+    if estimate["a_clip_s"] is None:
+        return ""
+    cards = f" ({estimate['a_clip_s'] * estimate['tp']:.3g} GPU-seconds)" if estimate["gpus"] else ""
+    return f"; then a group makes a clip every {estimate['a_clip_s']:.3g} s{cards}"
+
+
+def _share(values: Values) -> str:
+    flops = values["flops"]
+    return f" ({flops['decode'] / flops['total']:.0%} of it decoding)" if flops["total"] and flops["decode"] else ""
+
+
+def _cards(gb: Sequence[int]) -> str:
+    """Cards are a few sizes, and what fits one fits all larger ones."""
+    return "none" if not gb else f"{gb[0]} GB{' up' if gb[0] != CARDS_GB[-1] else ''}"
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e6:,.0f} million tokens" if count >= 1e7 else f"{count:,} tokens"
+
+
+def _flops(count: float) -> str:
+    return _scaled(count, "FLOP", 1e15, "PTG")
+
+
+def _gb(num_bytes: float) -> str:
+    return _scaled(num_bytes, "B", 1e9, "GMk")
+
+
+def _scaled(count: float, unit: str, largest: float, prefixes: str) -> str:
+    """In the largest unit of which there is at least one: 30.6 GB, 18 MB, 98,824 PFLOP."""
+    if not count:
+        return f"0 {prefixes[0]}{unit}"
+    power = next((n for n in range(len(prefixes)) if count >= largest / 1000**n), len(prefixes) - 1)
+    value = count / (largest / 1000**power)
+    return f"{value:,.0f} {prefixes[power]}{unit}" if value >= 100 else f"{value:.3g} {prefixes[power]}{unit}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
