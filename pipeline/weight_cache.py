@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SMALLEST_BYTES = 1 << 20  # what is smaller is fetched sooner than found
+SMALLEST_BYTES = 256 << 10  # what is smaller is fetched sooner than found
 NUM_LOCKS = 256
 LOCK_WAIT_S = 300.0  # then somebody's fetch hangs, and one's own may not
 LOCK_POLL_S = 0.02

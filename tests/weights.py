@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from model.codecs.foal import FoalVideoCodec
 from model.config import ModelConfig
@@ -30,14 +31,24 @@ def write_weights(folder: Path, model: ModelConfig) -> Path:
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
         transformer = Transformer(model.transformer)
-    codec = FoalVideoCodec(model.transformer.video_latent_channels)
+    _write_part(folder / "base", transformer, generator)
+    return write_codecs(folder, model, generator)
+
+
+def write_codecs(folder: Path, model: ModelConfig, generator: torch.Generator) -> Path:
+    """codec/ and text/."""
+    _write_part(folder / "codec", FoalVideoCodec(model.transformer.video_latent_channels), generator)
     text = FoalTextEncoder(WORDS, channels=model.transformer.text_in_channels)
-    for part, module in (("base", transformer), ("codec", codec), ("text", text)):
-        (folder / part).mkdir(parents=True)
-        state = {
-            name: (torch.randn(tensor.shape, generator=generator) * 0.05).to(tensor.dtype)
-            for name, tensor in module.state_dict().items()
-        }
-        metadata = {"vocabulary": json.dumps(WORDS)} if part == "text" else None
-        save_file(state, folder / part / "model.safetensors", metadata=metadata)
+    _write_part(folder / "text", text, generator, metadata={"vocabulary": json.dumps(WORDS)})
     return folder
+
+
+def _write_part(
+    folder: Path, module: nn.Module, generator: torch.Generator, *, metadata: dict[str, str] | None = None
+) -> None:
+    folder.mkdir(parents=True)
+    state = {
+        name: (torch.randn(tensor.shape, generator=generator) * 0.05).to(tensor.dtype)
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(state, folder / "model.safetensors", metadata=metadata)

@@ -111,8 +111,11 @@ def write_rank_file(
     file.write(_header(layout, metadata))
     for name in layout:
         cut = cut_of(name, config, tp=tp, rank=rank)
-        share = read_tensor(reader, index.entries[name], None if cut is None else _unpadded(cut))
-        file.write(memory_of(share))
+        _write_tensor(file, read_tensor(reader, index.entries[name], None if cut is None else _unpadded(cut)))
+
+
+def _write_tensor(file: BinaryIO, tensor: Tensor) -> None:
+    file.write(memory_of(tensor))
 
 
 def packed(cut: Cut) -> Cut | None:
