@@ -4,15 +4,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from model.shapes import ClipShape
 from pipeline.index import RowIndex
 from pipeline.ledger import failed_key, record_key
 from pipeline.types import Clip
 
-CHUNK = 1 << 16  # rows whose keys are compared at a time
+CHUNK = 1 << 16  # rows whose keys are made at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +74,12 @@ def _ranks(shapes: list[ClipShape]) -> np.ndarray:
 
 
 def _has_key(index: RowIndex, keys: Collection[str], key_of: Callable[[str, str], str]) -> np.ndarray:
-    """Which rows' keys are among `keys`. `key_of` makes a key of clip id and settings hash."""
-    if not keys:
-        return np.zeros(len(index), np.bool_)
-    before, between, after = (
-        pa.scalar(text, pa.large_string()) for text in key_of("\0", "\1").replace("\1", "\0").split("\0")
-    )
-    nothing = pa.scalar("", pa.large_string())
-    known = pa.array(keys, pa.large_string())
-    hashes = index.hash_texts()
-    found = [
-        pc.is_in(pc.binary_join_element_wise(before, ids, between, digits, after, nothing), value_set=known)
-        for ids, digits in ((each.slice(n, CHUNK) for each in (index.ids, hashes)) for n in range(0, len(index), CHUNK))
-    ]
-    return pa.concat_arrays(found).to_numpy(zero_copy_only=False) if found else np.zeros(0, np.bool_)
+    """Which rows' keys are among `keys`; `key_of` makes a key of clip id and settings hash."""
+    known, hashes = frozenset(keys), index.hash_texts()
+    found = np.zeros(len(index), np.bool_)
+    for start in range(0, len(index) if known else 0, CHUNK):
+        pairs = zip(
+            index.ids[start : start + CHUNK].to_pylist(), hashes[start : start + CHUNK].to_pylist(), strict=True
+        )
+        found[start : start + CHUNK] = [key_of(clip_id, settings_hash) in known for clip_id, settings_hash in pairs]
+    return found

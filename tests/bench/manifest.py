@@ -1,0 +1,93 @@
+"""How long a large manifest takes to be validated and planned, and the memory of the process that does it."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS = 1_000_000
+ROW_GROUP = 100_000
+WORDS = ("red", "blue", "green", "pink", "white"), ("circle", "square", "triangle"), ("bounces", "stays still", "grows")
+
+
+def measure_manifest(rows: int = ROWS) -> dict[str, float]:
+    """`seconds` and `peak_mb` of a process that checks `rows` rows without images and plans the half that is not done.
+
+    Reading the weights' vocabulary and importing torch are in the memory, not in the seconds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "manifest.parquet"
+        write_rows(path, rows)
+        command = [sys.executable, "-m", "tests.bench.manifest", str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Prompts of about a hundred characters, each once; no clip ids, so that every row's is made of its content."""
+    colours, things, moves = WORDS
+    texts, integers = ("prompt", "ratio", "note"), ("duration", "seed", "priority")
+    schema = pa.schema([*((name, pa.string()) for name in texts), *((name, pa.int64()) for name in integers)])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, ROW_GROUP):
+            numbers = range(start, min(start + ROW_GROUP, rows))
+            prompts = [
+                f"Take {n}: a {colours[n % 5]} {things[n % 3]} {moves[n % 7 % 3]} in front of a wall, while a "
+                f"{colours[n % 4]} {things[n // 3 % 3]} looks on in the evening light."
+                for n in numbers
+            ]
+            columns = {
+                "prompt": prompts,
+                "ratio": [("16:9", "9:16", "1:1")[n % 3] for n in numbers],
+                "note": [f"batch {n % 50}" for n in numbers],
+                "duration": [3 + n % 3 for n in numbers],
+                "seed": [n % 1000 for n in numbers],
+                "priority": [n % 2 for n in numbers],
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def _measure(path: str) -> dict[str, float]:
+    from jobs.compose import compose_values
+    from jobs.settings import run_settings
+    from jobs.words import read_words
+    from model.text import SPARE_TOKENS, build_token_counter
+    from pipeline.hashing import settings_hasher
+    from pipeline.ledger import record_key
+    from pipeline.manifest import read_manifest
+    from pipeline.plan import make_plan
+    from pipeline.rows import Rules
+    from pipeline.weights import open_weights
+
+    settings = run_settings(compose_values("render", read_words([f"manifest={path}", "output=nowhere"])))
+    count_tokens = build_token_counter(settings.model, open_weights(settings.weights, settings.storage))
+    rules = Rules(model=settings.model, count_tokens=count_tokens, spare_tokens=SPARE_TOKENS)
+    began = time.perf_counter()
+    manifest = read_manifest(
+        settings.manifest,
+        storage=settings.storage,
+        rules=rules,
+        hash_clip=settings_hasher(model_hash="0" * 16, media=settings.media),
+    )
+    read_s = time.perf_counter() - began
+    index = manifest.index
+    done = frozenset(record_key(index.clip_id(n), index.settings_hash(n)) for n in range(0, len(index), 2))
+    began = time.perf_counter()
+    plan = make_plan(index, done)
+    seconds = read_s + time.perf_counter() - began
+    if len(plan.done) != len(done) or len(plan.to_render) != len(index) - len(done):
+        raise AssertionError(f"{len(plan.done)} done and {len(plan.to_render)} to render of {len(index)}")
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = index.size_bytes / len(index)
+    return {"seconds": seconds, "read_s": read_s, "peak_mb": peak_kb / 1024, "bytes_a_row": kept}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1])))
