@@ -1,10 +1,25 @@
 """First frames: an image file's bytes to pixels of the size a clip is decoded at."""
 
 import io
+import struct
+import zlib
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+# What Pillow's readers raise for broken files.
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 def prepare_image(data: bytes, *, height: int, width: int) -> Tensor:
@@ -15,7 +30,7 @@ def prepare_image(data: bytes, *, height: int, width: int) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise ValueError(f"the image cannot be read: {error}") from error
     crop_width = min(image.width, round(image.height * width / height))
     crop_height = min(image.height, round(image.width * height / width))

@@ -1,6 +1,11 @@
 """Whether an image can be a first frame: the limits, and which reader knows its kind. Decodes nothing."""
 
+import io
+import struct
+import zlib
 from types import ModuleType
+
+from PIL import Image
 
 from pipeline import image_bmp, image_jpeg, image_png, image_webp
 from pipeline.image_header import BadImage, Source, Whole
@@ -10,6 +15,17 @@ MAX_RATIO = 2.5
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 64_000_000  # a small file can unpack to many gigabytes
 KINDS = (image_jpeg, image_png, image_webp, image_bmp)
+PILLOW_ERRORS = (  # what its readers raise for broken files
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 NAMES = "JPEG, PNG, WebP or BMP"
 
 
@@ -34,10 +50,15 @@ def check_bytes(size_bytes: int) -> None:
         raise BadImage(f"{size_bytes / 1e6:.1f} MB", f"at most {MAX_BYTES // 1_000_000} MB")
 
 
-def pillow_format(data: bytes) -> str:
-    """Pillow's name for an image that was checked."""
-    name: str = _kind(Whole(data)).KIND
-    return name.upper()
+def check_opens(data: bytes, *, height: int, width: int) -> None:
+    """BadImage if Pillow sees another picture in the bytes than we do, or none. It decodes nothing yet."""
+    try:
+        with Image.open(io.BytesIO(data), formats=[_kind(Whole(data)).KIND.upper()]) as image:
+            size = image.size
+    except PILLOW_ERRORS as error:
+        raise BadImage(f"{len(data)} bytes that do not open ({error})", "a whole image") from error
+    if size not in ((width, height), (height, width)):
+        raise BadImage(f"a picture of {size[0]}x{size[1]} pixels", f"{width}x{height} as its header says")
 
 
 def _kind(source: Source) -> ModuleType:

@@ -11,6 +11,7 @@ MAX_READ = 1 << 20
 
 def read_header(source: Source) -> Header:
     """The canvas and the picture in it must be of one size: decoders make room for the one and fill the other."""
+    check_end(source)
     canvas: tuple[int, int] | None = None
     picture: tuple[int, int] | None = None
     exif = xmp = b""

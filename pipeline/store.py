@@ -19,7 +19,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from pipeline import durable
 from pipeline.errors import ConfigError, StoreError
-from pipeline.redact import redacted
+from pipeline.redact import address_problem
 from pipeline.store_errors import ABSENT, explain, says_absent, translated
 
 SCHEMES = ("s3", "gs", "az")
@@ -272,9 +272,11 @@ def _local_path(uri: str) -> Path:
 
 def _check_endpoint(endpoint: str, name: str) -> None:
     """Raises ConfigError; obstore would panic."""
+    if address_problem(endpoint):
+        raise ConfigError(f"{name}: {address_problem(endpoint)}")
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{name} is {redacted(endpoint)!r}, expected http://HOST:PORT or https://HOST")
+        raise ConfigError(f"{name} is {endpoint!r}, expected http://HOST:PORT or https://HOST")
 
 
 def _bucket_client(scheme: str, bucket: str, settings: StorageSettings) -> S3Store | GCSStore | AzureStore:
