@@ -8,6 +8,7 @@ from jobs.typed import build
 from model.config import ModelConfig
 from model.text import build_token_counter
 from pipeline.convert import Conversion, Format, convert
+from pipeline.image_access import ImageAccess
 from pipeline.store import StorageSettings
 from pipeline.weights import open_weights, weights_errors
 
@@ -23,6 +24,7 @@ class ManifestSettings:
     model: ModelConfig
     storage: StorageSettings
     weights: str
+    images: ImageAccess
     check: bool
     findings: str | None
 
@@ -36,6 +38,7 @@ def manifest(values: Mapping[str, Any]) -> int:
         target_format=settings.target_format,
         storage=settings.storage,
         model=settings.model,
+        access=settings.images,
         findings=settings.findings,
         count_tokens=_token_counter(settings) if settings.check else None,
     )

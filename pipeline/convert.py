@@ -24,6 +24,7 @@ from pipeline.convert_table import TextTable
 from pipeline.convert_text import write_text
 from pipeline.errors import ConfigError, Finding, ManifestError, StoreError
 from pipeline.findings import Findings, findings_file
+from pipeline.image_access import OWN_FOLDER, ImageAccess
 from pipeline.manifest import check_manifest
 from pipeline.rows import Rules
 from pipeline.store import StorageSettings, open_store, split_uri
@@ -51,6 +52,7 @@ class Conversion:
     count_tokens: Callable[[str], int] | None
     source_format: Format | None = None  # None: by the suffix
     target_format: Format | None = None
+    access: ImageAccess = OWN_FOLDER
     findings: str | None = None  # the address of a Parquet file that gets all that is wrong
 
 
@@ -83,7 +85,14 @@ def _converted(
         table = open_source(str(path), storage=conversion.storage)
     if conversion.count_tokens is not None:
         rules = Rules(model=conversion.model, count_tokens=conversion.count_tokens, spare_tokens=SPARE_TOKENS)
-        check_manifest(table, storage=conversion.storage, rules=rules, folder=beside, findings=findings)
+        check_manifest(
+            table,
+            storage=conversion.storage,
+            rules=rules,
+            findings=findings,
+            folder=beside,
+            access=conversion.access,
+        )
     if source != "parquet" and target == "parquet":
         return path, table.num_rows
     finished = folder / "finished"
