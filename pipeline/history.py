@@ -149,6 +149,11 @@ class RunTimes:
     def refresh(self, in_flight: Sequence[str]) -> None:
         self._recorder.refresh(in_flight)
 
+    def kinds(self) -> tuple[KindTimes, ...]:
+        """The commonest first."""
+        commonest = sorted(self._sums, key=lambda kind: -self._sums[kind]["count"])
+        return tuple(_times(kind, self._sums[kind]) for kind in commonest[:NUM_KINDS])
+
     def leave(
         self, store: Store, *, facts: RunFacts, settings: RunSettings, last: Snapshot | None, seconds: float
     ) -> None:
@@ -156,7 +161,6 @@ class RunTimes:
         if self._hardware is None or last is None or not self._sums:
             return
         startup_s = self._placed_s + last.elapsed_s - last.working_s
-        commonest = sorted(self._sums, key=lambda kind: -self._sums[kind]["count"])
         measured = RunHistory(
             run_id=facts.run_id,
             model=facts.model,
@@ -174,7 +178,7 @@ class RunTimes:
             startup_s=round(startup_s, 3),
             driving_s=round(last.working_s, 3),
             closing_s=round(max(seconds - startup_s - last.working_s, 0.0), 3),
-            kinds=tuple(_times(kind, self._sums[kind]) for kind in commonest[:NUM_KINDS]),
+            kinds=self.kinds(),
         )
         try:
             store.put(f"{HISTORY}/{facts.run_id}.json", to_json(measured))
@@ -239,6 +243,6 @@ def read_history(store: Store) -> list[RunHistory]:
         data = store.get(key)
         try:
             runs.append(parse(data))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s is no run's history: %s", store.where(key), error)
     return runs
