@@ -86,8 +86,8 @@ def _local_cpus(settings: ClusterSettings, parallel: ParallelSettings) -> int:
     if parallel.groups is None and settings.device != "cpu":
         import torch
 
-        num_groups = max(torch.cuda.device_count() // parallel.tp, 1)
-    return num_groups * parallel.tp * parallel.threads_per_rank + settings.num_encoders + settings.num_finishers
+        num_groups = max(torch.cuda.device_count() // parallel.ranks, 1)
+    return num_groups * parallel.ranks * parallel.threads_per_rank + settings.num_encoders + settings.num_finishers
 
 
 def choose_device(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> str:
@@ -106,10 +106,10 @@ def count_groups(
         return parallel.groups
     if device == "cuda":
         room = [math.floor(node.get("GPU", 0)) for node in nodes]
-        size = parallel.tp
+        size = parallel.ranks
     else:
         room = [math.floor(node.get("CPU", 0)) for node in nodes]
-        size = parallel.tp * parallel.threads_per_rank
+        size = parallel.ranks * parallel.threads_per_rank
         for _ in range(cluster.num_encoders + cluster.num_finishers):  # they need a CPU each, from the fullest node
             room[room.index(max(room))] -= 1
     if cluster.placement == "PACK":

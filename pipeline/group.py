@@ -42,9 +42,9 @@ class RenderGroup(Crew):
     # From nothing to ready.
 
     def start(self) -> None:
-        self._placement = placement_group([self._bundle] * self.parallel.tp, strategy=self.cluster.placement)
+        self._placement = placement_group([self._bundle] * self.parallel.ranks, strategy=self.cluster.placement)
         self.state = "starting"
-        self.actors = [self._create(rank) for rank in range(self.parallel.tp)]
+        self.actors = [self._create(rank) for rank in range(self.parallel.ranks)]
         self.calls[self.actors[0].bind.remote()] = self._bound
         self.wait_for("placing its ranks", self.cluster.placement_timeout_s)
 
@@ -62,7 +62,7 @@ class RenderGroup(Crew):
         ).remote(
             self.place,
             rank=rank,
-            world_size=self.parallel.tp,
+            world_size=self.parallel.ranks,
             collective_timeout_s=self.cluster.collective_timeout_s,
         )
 
@@ -159,7 +159,7 @@ class RenderGroup(Crew):
         """The bounded wait for a place says what was wanted and what was there."""
         if self._placement is None or placement_group_table(self._placement).get("state") == "CREATED":
             return what
-        wanted = f"{self.parallel.tp} x {_resources(self._bundle)}"
+        wanted = f"{self.parallel.ranks} x {_resources(self._bundle)}"
         where = " on one node" if self.cluster.placement == "STRICT_PACK" else ""
         there = _resources(ray.cluster_resources())  # type: ignore[no-untyped-call]
         free = _resources(ray.available_resources())  # type: ignore[no-untyped-call]

@@ -127,11 +127,11 @@ class RunTimes:
         self._sums: dict[Kind, dict[str, float]] = {}
         self._num_failed = 0
         self._hardware: Hardware | None = None
-        self._groups = 0
+        self._groups = self._tp = 0
 
-    def placed(self, *, device: str, nodes: Sequence[Mapping[str, float]], groups: int, own: bool) -> None:
+    def placed(self, *, device: str, nodes: Sequence[Mapping[str, float]], groups: int, tp: int, own: bool) -> None:
         """What the run has, once that is known. `own`: a Ray of our own, whose CPUs are logical."""
-        self._hardware, self._groups = hardware_of(device, nodes, own=own), groups
+        self._hardware, self._groups, self._tp = hardware_of(device, nodes, own=own), groups, tp
         self._placed_s = time.monotonic() - self._began
 
     def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
@@ -167,7 +167,7 @@ class RunTimes:
             model_hash=facts.model_hash,
             hardware=self._hardware,
             versions=facts.versions,
-            tp=settings.parallel.tp,
+            tp=self._tp,
             groups=self._groups,
             threads=settings.parallel.threads_per_rank,
             encoders=settings.cluster.num_encoders,

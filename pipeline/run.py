@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from model.codecs.parts import MissingPackages, check_packages
-from model.parallel import check_tp_size
 from model.parts import check_weights, parts_of
 from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import WeightReader, weights_digest
@@ -24,6 +23,7 @@ from pipeline.driver import Driver, Outcome, StopSignal
 from pipeline.errors import ConfigError, StoreError
 from pipeline.hashing import settings_hasher
 from pipeline.history import RunTimes
+from pipeline.layout import settle, settle_before
 from pipeline.ledger import Ledger, model_hash
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan, make_plan
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 def render_manifest(settings: RunSettings) -> RunSummary:
     """Renders every row that has no record yet. Raises RenderError where nothing was started."""
     began = time.monotonic()
-    reader = _checked_weights(settings)
+    settings, reader = _checked_weights(settings)
     hashed = _model_hash(settings, reader)
     manifest = _read_manifest(settings, reader, hashed=hashed)
     settings = replace(settings, images=settings.images.below(*manifest.source.folders))
@@ -75,20 +75,17 @@ def _close(recorder: RunRecorder) -> str | None:
     return None
 
 
-def _checked_weights(settings: RunSettings) -> WeightReader:
+def _checked_weights(settings: RunSettings) -> tuple[RunSettings, WeightReader]:
+    """With the group's size, where the weights decide it."""
     try:
         check_packages(settings.model)
     except MissingPackages as error:
         raise ConfigError(str(error)) from error
-    try:
-        for config in settings.model.transformers.values():
-            check_tp_size(config, settings.parallel.tp)
-    except ValueError as error:
-        raise ConfigError(f"parallel.tp: {error}") from error
     reader = open_weights(settings.weights, settings.storage)
     with weights_errors(settings.weights):
-        check_weights(settings.model, reader, tp=settings.parallel.tp)
-    return reader
+        parallel = settle_before(settings.parallel, reader, model=settings.model)
+        check_weights(settings.model, reader, tp=parallel.ranks)
+    return replace(settings, parallel=parallel), reader
 
 
 def _model_hash(settings: RunSettings, reader: WeightReader) -> str:
@@ -155,9 +152,12 @@ def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, las
             images=any(clip.image is not None for clip in clips),
             image_access=settings.images,
         )
-        groups = cluster.count_groups(settings.parallel, settings.cluster, device=device, nodes=nodes)
-        recorder.placed(device=device, nodes=nodes, groups=groups, own=settings.cluster.address is None)
-        fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=settings.parallel, groups=groups)
+        shapes = {clip.shape for clip in clips}
+        parallel = settle(settings.parallel, model=settings.model, shapes=shapes, device=device, nodes=nodes)
+        groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes)
+        own = settings.cluster.address is None
+        recorder.placed(device=device, nodes=nodes, groups=groups, tp=parallel.ranks, own=own)
+        fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)
         with progress() as show:
 
             def observe(snapshot: Snapshot) -> None:

@@ -22,14 +22,20 @@ SMALLEST_OBJECT_STORE = 80_000_000  # bytes; Ray refuses less than 75 MiB
 class ParallelSettings:
     """How many ranks render one clip, and how many clips render at once."""
 
-    tp: int = 2  # ranks of a group
+    tp: int | None = 2  # ranks of a group; None: as many as its weights are cut for, else the fewest that hold it
     groups: int | None = None  # None: as many as the cluster holds; one on a machine without GPUs
     threads_per_rank: int = 1  # torch threads; a setting because it decides bytes
 
     def __post_init__(self) -> None:
-        _at_least("parallel", self, 1, "tp", "threads_per_rank")
-        if self.groups is not None:
-            _at_least("parallel", self, 1, "groups")
+        _at_least("parallel", self, 1, "threads_per_rank")
+        for name in ("tp", "groups"):
+            if getattr(self, name) is not None:
+                _at_least("parallel", self, 1, name)
+
+    @property
+    def ranks(self) -> int:
+        """Of a group, once that is settled; until then the least there can be."""
+        return self.tp or 1
 
 
 @dataclass(frozen=True, kw_only=True)

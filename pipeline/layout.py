@@ -1,0 +1,74 @@
+"""A group's size where nobody says it: that which its weights are cut for, else the smallest whose cards hold it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from model.config import ModelConfig
+from model.memory import CARDS_GB, smallest_fitting_tp
+from model.parallel import check_tp_size
+from model.parts import tp_of
+from model.shapes import ClipShape
+from model.weights import WeightReader
+from pipeline.errors import ConfigError
+from pipeline.settings import ParallelSettings
+
+ACCELERATOR = "accelerator_type:"  # how Ray names a node's kind of card among its resources
+CARDS = {  # by Ray's names, in GB
+    "A10G": 24,
+    "L4": 24,
+    "A100": 40,  # Ray says 80G where it knows; the smaller is safe
+    "A100-40G": 40,
+    "A100-80G": 80,
+    "L40S": 48,
+    "H100": 80,
+    "H20": 96,
+    "H200": 141,
+    "B200": 180,
+}
+
+
+def settle_before(parallel: ParallelSettings, reader: WeightReader, *, model: ModelConfig) -> ParallelSettings:
+    """Before there is a cluster: weights that are cut decide. ConfigError for a size that cannot cut the model."""
+    cut_for = tp_of(reader)
+    if parallel.tp is None and cut_for > 1:
+        parallel = replace(parallel, tp=cut_for)
+    try:
+        for config in model.transformers.values():
+            check_tp_size(config, parallel.tp or 1)
+    except ValueError as error:
+        raise ConfigError(f"parallel.tp: {error}") from error
+    return parallel
+
+
+def settle(
+    parallel: ParallelSettings,
+    *,
+    model: ModelConfig,
+    shapes: Collection[ClipShape],
+    device: str,
+    nodes: Sequence[Mapping[str, float]],
+) -> ParallelSettings:
+    """On the cluster at hand, for the clips to be rendered. ConfigError where no size fits or the card is not known."""
+    if parallel.tp is not None:
+        return parallel
+    if device == "cpu":
+        return replace(parallel, tp=1)
+    card_gb = min(_card_gb(node) for node in nodes if node.get("GPU", 0) >= 1)
+    tp = smallest_fitting_tp(model, card_bytes=card_gb * 10**9, shapes=shapes)
+    if tp is None:
+        raise ConfigError(
+            f"parallel.tp: no size fits {model.name} on cards of {card_gb} GB; `happyhorse plan` shows what it needs "
+            f"on cards of {', '.join(map(str, CARDS_GB))} GB"
+        )
+    return replace(parallel, tp=tp)
+
+
+def _card_gb(node: Mapping[str, float]) -> int:
+    kinds = [name.removeprefix(ACCELERATOR) for name in node if name.startswith(ACCELERATOR)]
+    known = [CARDS[kind] for kind in kinds if kind in CARDS]
+    if not known:
+        raise ConfigError(
+            f"parallel.tp: the memory of {' and '.join(kinds) or 'these cards'} is not known; say parallel=tp1, tp2, "
+            "tp4 or tp8"
+        )
+    return min(known)
