@@ -52,7 +52,7 @@ class ImageReader:
         try:
             return inline_image(value) if isinstance(value, bytes) else self._look(value)
         except BadImage as error:
-            return error
+            return BadImage(error.got, error.expected)  # not the raised one: its traceback holds the image's bytes
 
     def _look(self, address: str) -> ImageRef:
         full = absolute(address, self._folder)

@@ -1,5 +1,8 @@
 """First frames: found below the manifest's folder, judged before anything starts, unchanged when they are used."""
 
+import io
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,10 @@ from PIL import Image
 
 from pipeline.errors import ClipError
 from pipeline.image_access import ImageAccess
-from pipeline.images import load_image
+from pipeline.images import BadImage, ImageReader, load_image
+from pipeline.store import open_store
+from pipeline.types import ImageRef
+from tests.image_server import body, in_turn, serve
 from tests.manifests import STORAGE, findings, only, picture, read, write
 
 
@@ -125,3 +131,114 @@ def test_an_images_content_is_part_of_identity_and_its_name_is_not(tmp_path: Pat
     first, second, third = (clip.clip_id for clip in read(write(tmp_path, columns)).clips)
     assert second == f"{first}-2"
     assert not third.startswith(first)
+
+
+@pytest.fixture(params=["moto", pytest.param("swift", marks=pytest.mark.s3)])
+def bucket(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(f"{request.param}_s3")
+    return found
+
+
+def noise(kind: str = "PNG") -> bytes:
+    """A picture of more than the 64 KB that are read of it at first."""
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (400, 300), os.urandom(360_000)).save(
+        buffer, kind, **({"quality": 100} if kind == "JPEG" else {})
+    )
+    return buffer.getvalue()
+
+
+def test_images_in_a_bucket_are_looked_at_by_ranges(bucket: str) -> None:
+    store = open_store(f"{bucket}/in", STORAGE)
+    contents = {
+        "small.png": picture(),
+        "large.png": noise(),
+        "large.jpg": noise("JPEG"),
+        "cut.png": noise()[:-20],
+        "trailing.jpg": noise("JPEG") + b"PK and more",
+        "empty.png": b"",
+        "heavy.png": noise() + bytes(20_000_000),
+        "text.png": b"no picture",
+    }
+    for name, content in contents.items():
+        store.put(name, content)
+    reader = ImageReader([f"{bucket}/in"], storage=STORAGE)
+    found = reader.read_all([*contents, "gone.png", "../in/large.png", "../secret.png", f"{bucket}/in/small.png"])
+    good = {name for name, each in found.items() if isinstance(each, ImageRef)}
+    assert good == {"small.png", "large.png", "large.jpg", "../in/large.png", f"{bucket}/in/small.png"}
+    said = {name: str(each) for name, each in found.items() if isinstance(each, BadImage)}
+    assert said["cut.png"].startswith("got 'cut.png', a PNG that is cut off or damaged")
+    assert said["trailing.jpg"].startswith(
+        "got 'trailing.jpg', a JPEG that is cut off or damaged (or something follows"
+    )
+    assert said["empty.png"].startswith("got 'empty.png', 0 bytes of no known kind")
+    assert said["heavy.png"].startswith("got 'heavy.png', 20.4 MB")
+    assert said["gone.png"] == f"got 'gone.png', expected a file that is there ({bucket}/in/gone.png is not)"
+    for name in sorted(map(str, good)):
+        ref = found[name]
+        assert isinstance(ref, ImageRef)
+        access = ImageAccess(roots=(f"{bucket}/in",))
+        assert load_image(ref, storage=STORAGE, access=access) == contents[name.rpartition("/")[2]]
+        assert ref.identity.startswith("etag ")
+
+
+def test_an_image_in_a_bucket_that_is_replaced(bucket: str) -> None:
+    store = open_store(f"{bucket}/in", STORAGE)
+    store.put("a.png", picture())
+    reader = ImageReader([f"{bucket}/in"], storage=STORAGE)
+    ref = reader.read_all(["a.png"])["a.png"]
+    assert isinstance(ref, ImageRef)
+    for change in (lambda: store.put("a.png", picture(301, 300)), lambda: store.delete("a.png")):
+        change()
+        with pytest.raises(ClipError, match=r"in/a\.png has changed since the manifest was read"):
+            load_image(ref, storage=STORAGE, access=ImageAccess(roots=(bucket,)))
+
+
+def test_an_archive_in_disguise_is_found_by_the_worker(bucket: str) -> None:
+    """Behind a second end only the whole object shows it: the clip fails, alone."""
+    end = picture()[-12:]
+    open_store(f"{bucket}/in", STORAGE).put("a.png", noise() + b"PK and more" + end)
+    ref = ImageReader([f"{bucket}/in"], storage=STORAGE).read_all(["a.png"])["a.png"]
+    assert isinstance(ref, ImageRef)
+    with pytest.raises(ClipError, match="a PNG with 23 bytes after its end"):
+        load_image(ref, storage=STORAGE, access=ImageAccess(roots=(bucket,)))
+
+
+def test_an_image_from_the_web(tmp_path: Path) -> None:
+    with serve() as server:
+        server.answers["/a.png"] = in_turn(body(picture()), body(picture()), body(picture(500, 300)))
+        url = server.url("/a.png?X-Amz-Signature=5ec2e7")
+        path = write(tmp_path, {"prompt": ["a"], "image": [url]})
+        assert "5ec2e7" not in findings(path)[0]
+        access = ImageAccess(hosts=(server.host,), allow_private=True)
+        clip = only(read(path, access=access))
+        assert clip.image is not None
+        assert (clip.image.uri, clip.image.data) == (url, None)
+        assert load_image(clip.image, storage=STORAGE, access=access) == picture()
+        with pytest.raises(ClipError, match=r"has changed since the manifest was read") as caught:
+            load_image(clip.image, storage=STORAGE, access=access)
+        assert "5ec2e7" not in str(caught.value)
+        with pytest.raises(ClipError, match=r"or a host that images\.hosts lists"):
+            load_image(clip.image, storage=STORAGE, access=ImageAccess())
+
+
+def test_what_decodes_to_no_picture_is_the_clips_own_failure(tmp_path: Path) -> None:
+    """A header and an end are all that is looked at in object storage; a worker sees the rest."""
+    broken = bytearray(noise("BMP"))
+    broken[28] = 3  # bits a pixel
+    ref = ImageRef(uri=None, data=bytes(broken), identity="", height=300, width=400)
+    with pytest.raises(ClipError, match="the image cannot be used"):
+        load_image(ref, storage=STORAGE, access=ImageAccess())
+
+
+def test_whole_images_are_held_a_few_at_a_time(tmp_path: Path) -> None:
+    """64 readers, but not 64 times 20 MB."""
+    for number in range(24):
+        (tmp_path / f"{number}.bmp").write_bytes(picture(2580, 2580, kind="BMP")[:-1])  # 20 MB each, cut off
+    reader = ImageReader([str(tmp_path)], storage=STORAGE)
+    tracemalloc.start()
+    found = reader.read_all([f"{number}.bmp" for number in range(24)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(isinstance(each, BadImage) and "cut off" in str(each) for each in found.values())
+    assert peak < 200_000_000
