@@ -6,6 +6,7 @@ What the columns mean is not known here, except of what type those are that stan
 import bisect
 import io
 import logging
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +221,7 @@ def _reading(file: FoundFile) -> Iterator[None]:
         _fail(file.where, f"the name of a column that is not UTF-8 ({error.reason})", "names in UTF-8")
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise StoreError(f"cannot read {file.where}: {error.strerror}") from error
+            raise StoreError(f"cannot read {file.where}: {os.strerror(error.errno)}") from error
         size = file.store.head(file.key) or 0
         reason = " ".join(str(error).split())[:120]
         _fail(file.where, f"{size} bytes that are not Parquet ({reason})", "a Parquet file")

@@ -38,8 +38,8 @@ class Where:
             self._tree = ast.parse(text.strip(), mode="eval").body
             self.columns = frozenset(self._columns(self._tree))
         except SyntaxError as error:
-            at = "" if error.offset is None else f" at character {error.offset}"
-            hint = "; equality is written ==" if "==" in (error.msg or "") else ""
+            at = f" at character {error.offset}" if error.offset else ""
+            hint = "; equality is written ==" if text.strip()[(error.offset or 0) - 1 :][:1] == "=" else ""
             raise ConfigError(f"where={text}: {error.msg}{at}{hint}") from error
         except (RecursionError, MemoryError, ValueError) as error:
             raise ConfigError(f"where={text[:60]}: it cannot be read ({error})") from error
