@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from jobs.plan_page import page
 from jobs.plan_values import plan_values
 from jobs.settings import SELECTING, TextSettings
 from jobs.typed import build
+from pipeline.estimate import Target
 from pipeline.planning import PlanSettings, read_plan
 
 TARGET = ("card", "gpus", "tp", "utilisation", "price")
@@ -48,5 +49,5 @@ def plan_settings(values: Mapping[str, Any]) -> PlanSettings:
     own["selection"] = {key: values[key] for key in SELECTING}
     own["truncate_text"] = build(TextSettings, values["text"], at="text").truncate
     own["retry_failed"] = build(RetryFailed, values["retry"], at="retry").failed
-    own["target"] = {key: values[key] for key in TARGET}
-    return build(PlanSettings, own, at="")
+    target = build(Target, {key: values[key] for key in TARGET}, at="")
+    return replace(build(PlanSettings, own, at=""), target=target)

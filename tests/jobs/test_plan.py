@@ -1,0 +1,123 @@
+"""`plan` as a person meets it: the same findings as `render`, pages that fit a terminal, JSON alone on stdout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import main
+
+ROOT = Path(__file__).parents[2]
+VBENCH = ROOT.parent / "shared" / "data" / "vbench_prompts.jsonl"
+RELEASE_S = 38.4  # a 1080P clip of 5 s on one H100: 1.6 first stage, 31.0 super-resolution, 5.8 decoding; its own claim
+
+
+def manifest(folder: Path, **columns: list[Any]) -> str:
+    pq.write_table(pa.table(columns), folder / "m.parquet")
+    return f"manifest={folder / 'm.parquet'}"
+
+
+def json_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main(["plan", *words, "format=json"]) == 0
+    read: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return read
+
+
+def page_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["plan", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_wrong_manifest_is_refused_as_render_refuses_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = manifest(tmp_path, prompt=["a red ball", " "], duration=[3, 99])
+    said = {}
+    for command, more in (("plan", []), ("render", [f"output={tmp_path / 'o'}"])):
+        assert main([command, words, *more]) == 2
+        said[command] = capsys.readouterr().err
+    for command, text in said.items():
+        assert "2 problem(s), nothing was started" in text, command
+        assert "row 1, column prompt" in text, command
+        assert "row 1, column duration: got 99" in text, command
+    assert said["plan"].splitlines()[-3:] == said["render"].splitlines()[-3:]
+
+
+def test_rows_are_chosen_as_render_chooses_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = manifest(tmp_path, prompt=["red", "blue", "green", "pink"], priority=[1, 5, 5, 5])
+    assert json_of(capsys, words)["clips"]["to_render"] == 4
+    assert json_of(capsys, words, "where=priority > 3")["clips"]["to_render"] == 3
+    assert json_of(capsys, words, "where=priority > 3", "limit=2")["clips"]["to_render"] == 2
+    assert json_of(capsys, words, "shard=1/2")["clips"]["to_render"] == 2
+
+
+def test_the_keys_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json_of(capsys, manifest(tmp_path, prompt=["red", "blue"], duration=[3, 5]))
+    assert list(found) == "manifest output model model_hash clips tokens flops memory estimate notes".split()
+    longest, shortest = found["clips"]["kinds"]
+    assert (longest["duration_s"], longest["num_frames"], longest["width"]) == (5, 60, 64)
+    assert longest["flops_a_clip"] > shortest["flops_a_clip"]
+    assert found["flops"]["total"] == longest["flops_a_clip"] + shortest["flops_a_clip"]
+    assert [row["tp"] for row in found["memory"]["tp"]] == [1, 2, 4]
+    assert found["model_hash"] is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("card=h1000", "card is 'h1000', expected one of"),
+        ("gpus=0", "gpus is 0, expected at least 1"),
+        ("gpus=some", 'gpus: got "some", expected a whole number'),
+        ("format=xml", 'format: got "xml", expected'),
+        ("tokenizer=/nowhere", "tokenizer: /nowhere holds no text_encoder/tokenizer.json"),
+        ("weights=/nowhere", "/nowhere is not there"),
+    ],
+)
+def test_impossible_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, said: str) -> None:
+    assert main(["plan", manifest(tmp_path, prompt=["red"]), "model=magihuman_distill", word]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_released_model_is_planned_without_its_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = manifest(tmp_path, prompt=["A horse. " * 400, "A dog."])
+    found = json_of(capsys, words, "model=magihuman_base", f"output={tmp_path / 'o'}", "price=2")
+    assert found["model_hash"] is None
+    assert found["clips"]["to_render"] == 2
+    assert found["estimate"]["basis"] == "flops"
+    assert found["estimate"]["cost"] == pytest.approx(2 * found["estimate"]["gpu_hours"])
+    assert any("it is not known which clips are done" in note for note in found["notes"])
+    assert any("guessed from their bytes" in note for note in found["notes"])
+    assert not (tmp_path / "o").exists()
+
+
+def test_vbench_at_1080p_is_a_believable_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not VBENCH.is_file():
+        pytest.skip(f"{VBENCH} is not here")
+    prompts = [json.loads(line)["prompt"] for line in VBENCH.read_text().splitlines()]
+    assert len(prompts) == 946
+    words = manifest(tmp_path, prompt=prompts * 5, seed=[n // 946 for n in range(946 * 5)], resolution=["1080P"] * 4730)
+    page = page_of(capsys, words, "model=magihuman_1080p", "card=h100", "gpus=8", "price=2.5")
+    assert max(map(len, page.splitlines())) <= 100
+    for part in (
+        "4730 to render",
+        "1080P 16:9 5 s",
+        "1920x1080",
+        "3,722 + 65,418",
+        "tp8",
+        "30.6 GB",
+        "GPU-hours",
+        "cost",
+    ):
+        assert part in page, part
+    found = json_of(capsys, words, "model=magihuman_1080p", "card=h100", "gpus=8", "price=2.5")
+    gpu_seconds = found["estimate"]["gpu_hours"] * 3600 / 4730
+    assert RELEASE_S / 2 < gpu_seconds < RELEASE_S * 2
+    assert found["estimate"]["low_s"] < RELEASE_S * 4730 / 8 < found["estimate"]["high_s"]
+
+
+def test_many_kinds_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = list(range(1, 31))
+    page = page_of(capsys, manifest(tmp_path, prompt=["red"] * 30, steps=steps))
+    assert "10 more kinds" in page
+    assert "30 to render" in page
