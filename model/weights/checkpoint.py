@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def read_checkpoint(reader: WeightReader, name: str) -> dict[str, Tensor]:
     in plain containers.
     """
     with local_copy(reader, name) as path:
-        if not zipfile.is_zipfile(path):
+        if not _is_zip(path):
             raise WeightsMismatch(f"{name} is truncated, or not a file that torch.save wrote")
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -43,6 +44,14 @@ def read_checkpoint(reader: WeightReader, name: str) -> dict[str, Tensor]:
     ):
         raise WeightsMismatch(f"{name} holds no table of tensors, expected them under {AVERAGED} or at its root")
     return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def _is_zip(path: Path) -> bool:
+    """As torch.save writes them; older pickles, which cannot be mapped, are not taken."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from pipeline.errors import StoreError
 from pipeline.store import StorageSettings, open_store
 from pipeline.weight_cache import RangeCache
 from pipeline.weights import open_weights
-from tests.cached import KEY, SIZE, Source, die_while_fetching, read_all, roomy
+from tests.cached import KEY, SIZE, Source, content, die_while_fetching, read_all, roomy
 
 
 @pytest.fixture
