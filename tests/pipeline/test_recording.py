@@ -1,8 +1,10 @@
 """What a run writes while it lasts and when it ends."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,16 +12,17 @@ import pytest
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.fleet import FinishOrder
-from pipeline.ledger import Ledger
+from pipeline.ledger import ClipRecord, Ledger, record_key
 from pipeline.manifest import Manifest
 from pipeline.plan import make_plan
 from pipeline.recording import RESULTS_PERIOD_S, RunRecorder
 from pipeline.results import RunFacts
+from pipeline.selection import Selection
 from pipeline.store import Store, open_store
 from pipeline.types import Clip, ClipFailure, Finished
 from tests.clips import MEDIA, make_clip
 from tests.fakes import finished
-from tests.manifests import read, write
+from tests.manifests import RULES, read, write
 
 CLIPS = tuple(make_clip(clip_id, row=row) for row, clip_id in enumerate(("a", "b")))
 FACTS = RunFacts(
@@ -117,6 +120,35 @@ def test_the_second_run_into_the_manifests_own_folder_has_nothing_left(store: St
         recorder.close()
         left.append(len(plan.to_render))
     assert left == [1, 0]
+
+
+def recorded(store: Store, **settings: Any) -> list[ClipRecord]:
+    """All clips of the manifest beside the output, recorded; their records, read again."""
+    manifest = read(Path(store.uri) / "m.parquet", **settings)
+    plan = make_plan(manifest.index, ())
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
+    recorder.begin()
+    for clip in manifest.clips:
+        recorder.record(clip, finished=done(clip), num_attempts=1, seconds=SECONDS)
+    recorder.close()
+    return [recorder.ledger.read_record(record_key(c.clip_id, manifest.settings_hash(c))) for c in manifest.clips]
+
+
+def test_a_record_says_which_texts_were_cut(store: Store, tmp_path: Path) -> None:
+    write(tmp_path, {"prompt": ["w " * 650, "a"], "negative_prompt": ["x", None]})
+    cut, whole = recorded(store, rules=replace(RULES, truncate_text=True))
+    assert (cut.truncated, whole.truncated) == (("prompt",), ())
+    assert len(cut.settings["prompt"].split()) == 640
+    assert cut.row["prompt"] == "w " * 650
+
+
+def test_success_says_what_was_selected(store: Store, tmp_path: Path) -> None:
+    write(tmp_path, {"prompt": ["a", "b", "c"], "n": [1, 2, 3]})
+    recorded(store, selection=Selection(where="n > 1", limit=1))
+    success = json.loads(store.get("_SUCCESS.json"))
+    assert (success["num_clips"], success["selection"]) == (1, {"where": "n > 1", "limit": 1})
+    table = pq.read_table(pa.BufferReader(store.get("results.parquet")))
+    assert table.select(["n", "render_state"]).to_pylist() == [{"n": 2, "render_state": "SUCCEEDED"}]
 
 
 def test_success_is_taken_back_when_work_is_left_again(store: Store) -> None:
