@@ -20,7 +20,9 @@ from pipeline.weight_shards import shard_weights
 from pipeline.weights import open_weights
 from tests.weights import noise_model, write_weights
 
-MODEL = noise_model()
+MODEL = dataclasses.replace(  # three experts in every layer, so that there is padding between them
+    noise_model(), transformer=dataclasses.replace(noise_model().transformer, mm_layers=(0, 1))
+)
 STORAGE = StorageSettings(weights_cache=None)
 
 
@@ -59,7 +61,8 @@ def test_files_are_plain_safetensors_of_true_sizes(root: Path, tmp_path: Path) -
     whole = load_file(root / "base" / "model.safetensors")
     shares = [load_file(tmp_path / "cut" / "base" / f"rank{rank}-of-4.safetensors") for rank in range(4)]
     name = "block.layers.1.mlp.up_gate_proj.weight"
-    assert torch.equal(torch.cat([share[name] for share in shares]), whole[name])
+    experts = [share[name].unflatten(0, (3, -1)) for share in shares]
+    assert torch.equal(torch.cat(experts, dim=1).flatten(0, 1), whole[name])
     name = "block.layers.1.mlp.down_proj.weight"
     assert torch.equal(torch.cat([share[name] for share in shares], dim=1), whole[name])
     assert all(torch.equal(share["final_norm_video.weight"], whole["final_norm_video.weight"]) for share in shares)
