@@ -134,6 +134,7 @@ def test_importing_all_that_renders_leaves_the_scenes_out() -> None:
     loaded = done.stdout.split()
     assert "pipeline.worker" in loaded
     assert not {"model.foal.scenes", "model.foal.captions", "model.foal.train"} & set(loaded)
+    assert not {"diffusers", "transformers"} & set(loaded)  # seconds, and an extra: where codecs are built alone
 
 
 @pytest.mark.parametrize("name", SOURCES)
