@@ -17,6 +17,7 @@ from jobs.help import explain, overview
 from jobs.settings import job_settings
 from jobs.words import nearest, read_words
 from pipeline.errors import ConfigError, ManifestError, RenderError, WeightsError
+from pipeline.redact import redacted
 from pipeline.summary import BAD_INPUT, ENVIRONMENT, STOPPED
 
 Values = dict[str, Any]
@@ -116,12 +117,21 @@ def exit_code(error: RenderError) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"happyhorse: {message}", file=sys.stderr)
+    print(f"happyhorse: {redacted(message)}", file=sys.stderr)
     return BAD_INPUT
 
 
 def _configure_logging(level: str) -> None:
     """Our own words from `level` up, other libraries' from WARNING up, on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("jobs", "pipeline", "model"):
         logging.getLogger(name).setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    """Whoever wrote the line, an address in it may hold a secret."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))

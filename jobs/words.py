@@ -13,11 +13,13 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 
 from pipeline.errors import ConfigError
+from pipeline.redact import address_problem
 
 # Taken verbatim, everything after the first `=`: these hold file names, addresses and words of people.
 TEXT_KEYS = frozenset(
     "manifest output inbox to where reason clip weights address a b path only name findings tokenizer".split()
 )
+WORDS_OF_PEOPLE = frozenset("where reason clip only name".split())  # the others are addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,15 @@ def read_words(arguments: Iterable[str], *, positional: Sequence[str] = ()) -> W
         elif not text:
             raise ConfigError(f"{key}= has no value")
         else:
+            _check_address(key, text)
             words.texts[key] = text
     return words
+
+
+def _check_address(key: str, text: str) -> None:
+    problem = None if key in WORDS_OF_PEOPLE else address_problem(text)
+    if problem:
+        raise ConfigError(f"{key}: {problem}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

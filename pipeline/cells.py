@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline.findings import Findings
+from pipeline.redact import redacted
 
 Kind = Literal["text", "integer", "number", "flag", "media"]
 COLUMNS: dict[str, Kind] = {
@@ -45,7 +46,7 @@ Cells = dict[str, list[Any]]  # column that a table has -> one value a row; None
 
 def quoted(value: object) -> str:
     """A cell's value for a message: as Python writes it, shortened."""
-    text = "null" if value is None else repr(value)
+    text = "null" if value is None else redacted(repr(value))
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}... ({len(text)} characters)"
 
 

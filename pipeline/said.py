@@ -6,11 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.redact import redacted
 from pipeline.types import JsonDict
 
 
 def said_row(data: pa.RecordBatch) -> JsonDict:
-    """Of a batch of one row. Bytes, and text that is not UTF-8, become digest and size."""
+    """Of a batch of one row. Bytes, and text that is not UTF-8, become digest and size, secrets in addresses ***."""
     return {name: _json_safe(_as_py(data.column(n)[0])) for n, name in enumerate(data.schema.names)}
 
 
@@ -44,8 +45,10 @@ def _moment(scalar: pa.Scalar) -> str:
 
 
 def _json_safe(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, int)):
         return value
+    if isinstance(value, str):
+        return redacted(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, bytes):
