@@ -31,16 +31,17 @@ class Card:
 
     gb: int
     tflops: float
+    names: tuple[str, ...]  # as Ray knows it
 
 
 CARDS = {
-    "a10g": Card(gb=24, tflops=70),
-    "l4": Card(gb=24, tflops=121),
-    "a100-40": Card(gb=40, tflops=312),
-    "l40s": Card(gb=48, tflops=362),
-    "a100": Card(gb=80, tflops=312),
-    "h100": Card(gb=80, tflops=989),
-    "h200": Card(gb=141, tflops=989),
+    "a10g": Card(gb=24, tflops=70, names=("A10G",)),
+    "l4": Card(gb=24, tflops=121, names=("L4",)),
+    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G")),
+    "l40s": Card(gb=48, tflops=362, names=("L40S",)),
+    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G")),
+    "h100": Card(gb=80, tflops=989, names=("H100",)),
+    "h200": Card(gb=141, tflops=989, names=("H200",)),
 }
 
 
@@ -124,7 +125,7 @@ def alike(history: Sequence[RunHistory], target: Target) -> list[RunHistory]:
 
 
 def _has(run: RunHistory, card: str) -> bool:
-    return any(kind.lower() == card.partition("-")[0] for kind in run.hardware.cards)
+    return bool(set(CARDS[card].names) & set(run.hardware.cards))
 
 
 def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured, target: Target) -> Estimate:
