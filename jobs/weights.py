@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jobs.typed import build
+from model.codecs.parts import MissingPackages, check_packages
 from model.config import ModelConfig
 from model.parallel import check_tp_size
 from model.parts import find_mismatches, find_twins, tp_of
@@ -42,11 +43,15 @@ def weights(values: Mapping[str, Any]) -> int:
 
 
 def check(settings: WeightsSettings) -> int:
+    try:
+        check_packages(settings.model)
+    except MissingPackages as error:
+        raise ConfigError(str(error)) from error
     reader = open_weights(settings.path, settings.storage)
     with weights_errors(settings.path):
         tp = settings.tp or tp_of(reader)
         _check_size(settings.model, tp)
-        found = find_mismatches(settings.model, reader, tp=tp)
+        found = find_mismatches(settings.model, reader, tp=tp, deep=True)
         twins = find_twins(settings.model, reader)
     for part, mismatch in found.items():
         _show(reader, part, mismatch)

@@ -10,13 +10,17 @@ from itertools import combinations
 import torch
 
 from model.codecs.foal import FoalVideoCodec
-from model.codecs.parts import TURBO, check_part, needed_parts
+from model.codecs.oobleck import check_oobleck
+from model.codecs.parts import AUDIO, TEXT, TURBO, WAN, check_part, needed_parts
 from model.codecs.turbo_weights import check_turbo
+from model.codecs.wan import check_wan
 from model.config import ModelConfig
 from model.text import build_text_encoder
+from model.text_t5gemma import check_t5gemma
 from model.weights import WeightReader, WeightsMismatch, check_tensors, check_transformer, read_index, read_shards
 
 Check = Callable[[WeightReader], object]  # raises WeightsMismatch
+BY_LIBRARY = {WAN: check_wan, AUDIO: check_oobleck, TEXT: check_t5gemma}
 SAMPLED, SAMPLE_BYTES = "final_linear_video.weight", 4096
 
 
@@ -25,8 +29,11 @@ def parts_of(model: ModelConfig) -> tuple[str, ...]:
     return tuple(part_checks(model, tp=1))
 
 
-def part_checks(model: ModelConfig, *, tp: int) -> Mapping[str, Check]:
-    """What looks at each part's headers and small files, without memory for its tensors. `tp`: ranks that load it."""
+def part_checks(model: ModelConfig, *, tp: int, deep: bool = False) -> Mapping[str, Check]:
+    """What looks at each part's headers and small files, without memory for its tensors. `tp`: ranks that load it.
+
+    `deep`: the libraries' parts are compared tensor by tensor too, for which diffusers and transformers are imported.
+    """
     checks: dict[str, Check] = {
         part: partial(check_transformer, part=part, config=config, tp=tp) for part, config in model.transformers.items()
     }
@@ -35,7 +42,7 @@ def part_checks(model: ModelConfig, *, tp: int) -> Mapping[str, Check]:
     if model.codecs.text == "foal":
         checks["text"] = partial(build_text_encoder, model)  # a few kB: built whole
     for part in needed_parts(model.codecs):
-        checks[part] = _check_turbo if part == TURBO else partial(check_part, part=part)
+        checks[part] = _check_turbo if part == TURBO else partial(_check_part, model, part=part, deep=deep)
     return checks
 
 
@@ -47,9 +54,11 @@ def check_weights(model: ModelConfig, reader: WeightReader, *, tp: int) -> None:
         raise WeightsMismatch("\n".join(map(str, errors)), findings=findings)
 
 
-def find_mismatches(model: ModelConfig, reader: WeightReader, *, tp: int) -> dict[str, WeightsMismatch | None]:
+def find_mismatches(
+    model: ModelConfig, reader: WeightReader, *, tp: int, deep: bool = False
+) -> dict[str, WeightsMismatch | None]:
     """What is wrong with each part; None: nothing."""
-    return {part: _mismatch(check, reader) for part, check in part_checks(model, tp=tp).items()}
+    return {part: _mismatch(check, reader) for part, check in part_checks(model, tp=tp, deep=deep).items()}
 
 
 def find_twins(model: ModelConfig, reader: WeightReader) -> list[tuple[str, str]]:
@@ -76,6 +85,12 @@ def _mismatch(check: Check, reader: WeightReader) -> WeightsMismatch | None:
     except WeightsMismatch as error:
         return error
     return None
+
+
+def _check_part(model: ModelConfig, reader: WeightReader, *, part: str, deep: bool) -> None:
+    check_part(reader, part=part)
+    if deep:
+        BY_LIBRARY[part](model, reader)
 
 
 def _check_turbo(reader: WeightReader) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.codecs.libraries import build_empty, fill
+from model.codecs.libraries import build_empty, fill, find_tensors
 from model.codecs.parts import TEXT, read_json
 from model.config import ModelConfig
-from model.weights import WeightReader, WeightsMismatch
+from model.weights import TensorEntry, WeightReader, WeightsMismatch
 
 TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
 NOT_READ = ("model.decoder.", "lm_head.")  # half of what the release stores, for writing text
@@ -64,6 +64,18 @@ def build_tokenizer(reader: WeightReader) -> Callable[[str], list[int]]:
 
 def load_t5gemma(model: ModelConfig, reader: WeightReader, *, device: str) -> T5GemmaTextEncoder:
     """The encoding half alone is read. Raises WeightsMismatch."""
+    encoder, entries = _find_t5gemma(model, reader)
+    fill(encoder, reader, entries, dtype=getattr(torch, model.compute_dtype), device=device)
+    return T5GemmaTextEncoder(encoder, build_tokenizer(reader), most_tokens=model.text_max_tokens, device=device)
+
+
+def check_t5gemma(model: ModelConfig, reader: WeightReader) -> None:
+    """Whether `text_encoder/` can be loaded; reads headers and the tokenizer. Raises WeightsMismatch."""
+    _find_t5gemma(model, reader)
+    build_tokenizer(reader)
+
+
+def _find_t5gemma(model: ModelConfig, reader: WeightReader) -> tuple[Any, dict[str, TensorEntry]]:
     from transformers import T5GemmaConfig, T5GemmaEncoderModel
 
     config = T5GemmaConfig.from_dict({**read_json(reader, f"{TEXT}/config.json"), "is_encoder_decoder": False})
@@ -73,9 +85,7 @@ def load_t5gemma(model: ModelConfig, reader: WeightReader, *, device: str) -> T5
             f"{TEXT}/config.json: hidden_size is {channels}, expected {model.transformer.text_in_channels}"
         )
     encoder = build_empty(lambda: T5GemmaEncoderModel(config))
-    dtype = getattr(torch, model.compute_dtype)
-    fill(encoder, reader, part=TEXT, dtype=dtype, device=device, renamed=_own_name)
-    return T5GemmaTextEncoder(encoder, build_tokenizer(reader), most_tokens=model.text_max_tokens, device=device)
+    return encoder, find_tensors(encoder, reader, part=TEXT, renamed=_own_name)
 
 
 def _own_name(stored: str) -> str | None:

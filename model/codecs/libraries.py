@@ -42,24 +42,33 @@ def build_diffusers(kind: Any, reader: WeightReader, *, part: str, expected: Map
     return build_empty(lambda: kind(**values))
 
 
-def fill(
-    module: nn.Module,
-    reader: WeightReader,
-    *,
-    part: str,
-    dtype: torch.dtype,
-    device: str,
-    kept: tuple[str, ...] = (),
-    renamed: Callable[[str], str | None] = lambda name: name,
-) -> None:
-    """Assign a module's tensors from `<part>/`, as `dtype` on `device`. Raises WeightsMismatch.
+def same_name(stored: str) -> str | None:
+    return stored
 
-    `kept`: children that are read, the others are dropped (none: all are read). `renamed` gives the module's name of a
-    stored tensor, None for one that may be there and is not read.
+
+def find_tensors(
+    module: nn.Module, reader: WeightReader, *, part: str, renamed: Callable[[str], str | None] = same_name
+) -> dict[str, TensorEntry]:
+    """Where each of an empty module's tensors lies in `<part>/`. Raises WeightsMismatch unless they are exactly there.
+
+    `renamed` gives the module's name of a stored tensor, None for one that may be there and is not used.
     """
     index = read_index(reader, part)
     entries = {own: entry for name, entry in index.entries.items() if (own := renamed(name)) is not None}
     check_tensors(Index(entries, {}), _as_stored(module.state_dict(), entries), what=part)
+    return entries
+
+
+def fill(
+    module: nn.Module,
+    reader: WeightReader,
+    entries: Mapping[str, TensorEntry],
+    *,
+    dtype: torch.dtype,
+    device: str,
+    kept: tuple[str, ...] = (),
+) -> None:
+    """Assign what `find_tensors` found, as `dtype` on `device`. Children that are not `kept` are dropped unread."""
     for child in [name for name, _ in module.named_children() if kept and name not in kept]:
         setattr(module, child, None)
     state = {name: read_tensor(reader, entries[name]).to(device, dtype) for name in module.state_dict()}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.codecs.libraries import build_diffusers, fill
+from model.codecs.libraries import build_diffusers, fill, find_tensors
 from model.codecs.parts import AUDIO
 from model.config import ModelConfig
-from model.weights import WeightReader, WeightsMismatch
+from model.weights import TensorEntry, WeightReader, WeightsMismatch
 
 
 class OobleckDecoder:
@@ -44,16 +44,26 @@ def resampled(waveform: Tensor, num_samples: int) -> Tensor:
 
 def load_oobleck(model: ModelConfig, reader: WeightReader, *, device: str) -> OobleckDecoder:
     """The decoding half, from `audio_vae/`. Raises WeightsMismatch."""
-    from diffusers import AutoencoderOobleck
-
-    expected = {"decoder_input_channels": model.transformer.audio_in_channels}
-    vae = build_diffusers(AutoencoderOobleck, reader, part=AUDIO, expected=expected)
-    if vae.config.audio_channels not in (1, 2):
-        raise WeightsMismatch(f"{AUDIO}/config.json: audio_channels is {vae.config.audio_channels}, expected 1 or 2")
-    fill(vae, reader, part=AUDIO, dtype=torch.float32, device=device, kept=("decoder",))
+    vae, entries = _find_oobleck(model, reader)
+    fill(vae, reader, entries, dtype=torch.float32, device=device, kept=("decoder",))
     return OobleckDecoder(
         vae,
         decoded_rate_hz=model.audio_latents_per_s * int(vae.hop_length),
         sample_rate_hz=model.sample_rate_hz,
         device=device,
     )
+
+
+def check_oobleck(model: ModelConfig, reader: WeightReader) -> None:
+    """Whether `audio_vae/` can be loaded; reads headers alone. Raises WeightsMismatch."""
+    _find_oobleck(model, reader)
+
+
+def _find_oobleck(model: ModelConfig, reader: WeightReader) -> tuple[Any, dict[str, TensorEntry]]:
+    from diffusers import AutoencoderOobleck
+
+    expected = {"decoder_input_channels": model.transformer.audio_in_channels}
+    vae = build_diffusers(AutoencoderOobleck, reader, part=AUDIO, expected=expected)
+    if vae.config.audio_channels not in (1, 2):
+        raise WeightsMismatch(f"{AUDIO}/config.json: audio_channels is {vae.config.audio_channels}, expected 1 or 2")
+    return vae, find_tensors(vae, reader, part=AUDIO)

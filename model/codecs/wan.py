@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.codecs.libraries import build_diffusers, fill
+from model.codecs.libraries import build_diffusers, fill, find_tensors
 from model.codecs.normalisation import denormalised, eight_bit, normalised
 from model.codecs.parts import WAN
 from model.config import ModelConfig
-from model.weights import WeightReader
+from model.weights import TensorEntry, WeightReader
 
 ENCODES, DECODES = ("encoder", "quant_conv"), ("post_quant_conv", "decoder")
 
@@ -59,9 +59,19 @@ class WanVideoDecoder:
 
 def load_wan(model: ModelConfig, reader: WeightReader, *, kept: tuple[str, ...], device: str) -> Any:
     """`AutoencoderKLWan` from `wan_vae/` with the children `kept` alone. Raises WeightsMismatch."""
+    vae, entries = _find_wan(model, reader)
+    fill(vae, reader, entries, dtype=getattr(torch, model.compute_dtype), device=device, kept=kept)
+    return vae
+
+
+def check_wan(model: ModelConfig, reader: WeightReader) -> None:
+    """Whether `wan_vae/` can be loaded; reads headers alone. Raises WeightsMismatch."""
+    _find_wan(model, reader)
+
+
+def _find_wan(model: ModelConfig, reader: WeightReader) -> tuple[Any, dict[str, TensorEntry]]:
     from diffusers import AutoencoderKLWan
 
     expected = {"z_dim": model.transformer.video_latent_channels, "scale_factor_spatial": model.spatial_scale}
     vae = build_diffusers(AutoencoderKLWan, reader, part=WAN, expected=expected)
-    fill(vae, reader, part=WAN, dtype=getattr(torch, model.compute_dtype), device=device, kept=kept)
-    return vae
+    return vae, find_tensors(vae, reader, part=WAN)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from model.codecs import build_audio_decoder, build_image_encoder, build_video_decoder
 from model.codecs.parts import needed_parts
 from model.config import Codecs, ModelConfig
-from model.parts import check_weights
+from model.parts import check_weights, find_mismatches
 from model.text import build_text_encoder, build_token_counter
 from model.weights import LocalWeights, WeightReader, WeightsMismatch
 from pipeline.store import StorageSettings, open_store
@@ -24,6 +24,7 @@ from tests.e2e.runs import write_manifest
 from tests.released import released_model, released_words
 
 WAN, SOUND = "wan_vae/diffusion_pytorch_model.safetensors", "audio_vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +117,29 @@ BROKEN: dict[str, tuple[Callable[[Path], object], Callable[[ModelConfig, WeightR
         r"text_encoder/ holds no tokenizer",
     ),
     "half a T5Gemma": (
-        lambda root: change_tensors(
-            root / "text_encoder" / "model.safetensors", lambda tensors: tensors.pop("model.encoder.norm.weight")
-        ),
+        lambda root: change_tensors(root / TEXT, lambda tensors: tensors.pop("model.encoder.norm.weight")),
         build_text_encoder,
         r"text_encoder.*\n  1 missing: encoder\.norm\.weight",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(WAN, "encoder.conv_in.bias"), (SOUND, "decoder.conv1.bias"), (TEXT, "model.encoder.norm.weight")],
+)
+def test_a_deep_check_compares_every_tensor_and_reads_none(
+    path: str, name: str, root: Path, model: ModelConfig
+) -> None:
+    reader = LocalWeights(root)
+    assert set(find_mismatches(model, reader, tp=2, deep=True).values()) == {None}
+    assert reader.counts.requested[path] < 0.2 * (root / path).stat().st_size
+    change_tensors(root / path, lambda tensors: tensors.pop(name))
+    part = path.split("/")[0]
+    assert find_mismatches(model, LocalWeights(root), tp=2)[part] is None
+    mismatch = find_mismatches(model, LocalWeights(root), tp=2, deep=True)[part]
+    assert mismatch is not None
+    assert mismatch.findings == (f"missing: {name.removeprefix('model.')}",)
 
 
 @pytest.mark.parametrize("name", BROKEN)
