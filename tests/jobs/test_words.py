@@ -61,6 +61,17 @@ def test_a_word_that_is_no_key_and_value_is_refused(word: str, said: str) -> Non
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["manifest", "output", "weights", "findings", "to", "path"])
+def test_an_address_with_a_password_is_no_setting_and_is_not_repeated(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: s3://\*\*\*@bucket/a holds a secret") as caught:
+        read_words([f"{key}=s3://me:word@bucket/a"])
+    assert "me:word" not in str(caught.value)
+
+
+def test_words_of_people_may_look_like_addresses() -> None:
+    assert read_words(["where=note == 'http://me:word@host'"]).texts == {"where": "note == 'http://me:word@host'"}
+
+
 @pytest.mark.parametrize("word", ["output=a", "media.crf=1"])
 def test_a_key_given_twice_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="given twice"):
