@@ -46,7 +46,7 @@ class StoreWeights:
         size, stop = self.size_bytes(name), start + len(buffer)
         if stop > size:
             raise WeightsMismatch(f"{name} ends at byte {size}, expected {stop}: the file is truncated")
-        self.counts.requested[name] += len(buffer)
+        self.counts.add(name, requested=len(buffer))
         etag = self._etag(name)
         if self.cache is None or not etag:
             self._fetch(name, start, buffer)
@@ -79,7 +79,7 @@ class StoreWeights:
                 list(pool.map(fetch_part, offsets))
         elif offsets:
             fetch_part(0)
-        self.counts.fetched[name] += len(buffer)
+        self.counts.add(name, fetched=len(buffer))
 
     def _part(self, name: str, start: int, stop: int, *, etag: str | None) -> Part:
         part = self.store.get_part(name, start, stop, etag=etag)
@@ -90,6 +90,7 @@ class StoreWeights:
 
 def open_weights(weights: str, storage: StorageSettings) -> WeightReader:
     """`builtin`, a folder or an address. WeightsError if a folder is not there; an address is not looked at yet."""
+    weights = weights.removeprefix("file://")
     if weights != BUILTIN and "://" in weights:
         cache = None
         if storage.weights_cache is not None:

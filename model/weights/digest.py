@@ -12,7 +12,7 @@ from model.weights.sharding import SHARDS, read_shards
 FULL_DIGEST_BYTES = 256 * 1024 * 1024
 SAMPLE_BYTES = 4096
 NUM_CONNECTIONS = 8
-DECIDING = (".safetensors", ".ckpt", ".json", ".model")  # what a codec or a tokenizer is made of
+DECIDING = (".safetensors", ".ckpt", ".json", ".model", ".txt")  # what a codec or a tokenizer is made of
 
 
 def weights_digest(reader: WeightReader, parts: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ class ReadCounts:
 
     requested: Counter[str] = field(default_factory=Counter)
     fetched: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, name: str, *, requested: int = 0, fetched: int = 0) -> None:
+        with self._lock:  # tensors are read side by side
+            self.requested[name] += requested
+            self.fetched[name] += fetched
 
 
 class WeightReader(Protocol):
@@ -61,8 +68,7 @@ class LocalWeights:
         return (self.root / name).stat().st_size
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
-        self.counts.requested[name] += len(buffer)
-        self.counts.fetched[name] += len(buffer)
+        self.counts.add(name, requested=len(buffer), fetched=len(buffer))
         fill_from_file(self.root / name, start, buffer, name=name)
 
     def read(self, name: str, start: int, stop: int) -> bytes:
