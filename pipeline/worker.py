@@ -67,9 +67,7 @@ class RankWorker:
     """One rank of a render group: its slices of the Transformer, and the same request as every other rank."""
 
     def __init__(self, place: Workplace, *, rank: int, world_size: int, collective_timeout_s: float) -> None:
-        import torch
-
-        torch.set_num_threads(place.threads)
+        _begin(place)
         self.place, self.rank, self.world_size = place, rank, world_size
         self.timeout = timedelta(seconds=collective_timeout_s)
         self.store: Any = None  # a TCPStore, on rank 0
@@ -138,9 +136,7 @@ class PromptEncoder:
     """Prompts to embeddings, first frames to latents, one at a time: none depends on its neighbours."""
 
     def __init__(self, place: Workplace) -> None:
-        import torch
-
-        torch.set_num_threads(place.threads)
+        _begin(place)
         self.place = place
 
     def start(self) -> None:
@@ -179,9 +175,7 @@ class Finisher:
     """Latents to delivered files: decoded by windows into ffmpeg, probed, uploaded under names of this attempt."""
 
     def __init__(self, place: Workplace) -> None:
-        import torch
-
-        torch.set_num_threads(place.threads)
+        _begin(place)
         self.place = place
         self.store = open_store(place.output, place.storage)
 
@@ -246,6 +240,16 @@ class _Timed(Iterator[Any]):
             return next(self._source)
         finally:
             self.seconds += time.monotonic() - began
+
+
+def _begin(place: Workplace) -> None:
+    """What every actor's process needs first: its share of the cores, a log that Ray keeps in its session folder."""
+    import torch
+
+    torch.set_num_threads(place.threads)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    for name in ("pipeline", "model"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _node() -> str:

@@ -48,7 +48,7 @@ def load_transformer_weights(
         state[name] = share.to(device=device, dtype=parameters[name].dtype)
     model.load_state_dict(state, strict=True, assign=True)
     requested, fetched = (after - earlier for after, earlier in zip(_totals(reader), before, strict=True))
-    log.info("%s, rank %d of %d: %.3f GB read, %.3f GB of them fetched", part, rank, tp, requested / 1e9, fetched / 1e9)
+    log.info("%s, rank %d of %d: %.1f MB read, %.1f MB of them fetched", part, rank, tp, requested / 1e6, fetched / 1e6)
 
 
 def load_module(module: nn.Module, reader: WeightReader, *, part: str) -> None:
