@@ -13,6 +13,8 @@ from model.shapes import ClipShape
 from pipeline.history import Kind
 from pipeline.index import RowIndex
 
+STEP_BITS = 16  # steps are kept in so many
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedKind:
@@ -107,13 +109,12 @@ def planned_clips(
     negative_tokens: int,
 ) -> PlannedClips:
     """Of a manifest's rows; `done` and `skipped` are positions in the index, and skipped rows are not planned."""
-    keys = np.stack([index.size_codes, index.steps, index.has_image], axis=1).astype(np.int64)
+    keys = (index.size_codes.astype(np.int64) << STEP_BITS | index.steps) << 1 | index.has_image
     is_done = np.zeros(len(index), np.bool_)
     is_done[np.asarray(done, np.int64)] = True
     is_left = ~is_done
     is_left[np.asarray(list(skipped), np.int64)] = False
-    distinct, codes = np.unique(keys, axis=0, return_inverse=True)
-    codes = codes.reshape(-1)
+    distinct, codes = np.unique(keys, return_inverse=True)
     size = len(distinct)
     left = np.bincount(codes[is_left], minlength=size)
     tokens = np.bincount(codes[is_left], weights=index.text_tokens[is_left], minlength=size)
@@ -121,8 +122,8 @@ def planned_clips(
     recorded = np.bincount(codes[is_done], minlength=size)
     kinds = [
         PlannedKind(
-            kind=_kind(index, model, *map(int, distinct[n])),
-            shape=index.sizes[int(distinct[n][0])].shape,
+            kind=_kind(index, model, int(distinct[n])),
+            shape=index.sizes[int(distinct[n]) >> STEP_BITS + 1].shape,
             to_render=int(left[n]),
             done=int(recorded[n]),
             with_sound=int(sound[n]),
@@ -135,13 +136,13 @@ def planned_clips(
     return PlannedClips(model=model, negative_tokens=negative_tokens, kinds=tuple(order))
 
 
-def _kind(index: RowIndex, model: ModelConfig, size_code: int, steps: int, image: int) -> Kind:
-    size = index.sizes[size_code]
+def _kind(index: RowIndex, model: ModelConfig, key: int) -> Kind:
+    size = index.sizes[key >> STEP_BITS + 1]
     return Kind(
         resolution=size.resolution,
         ratio=size.ratio,
         duration_s=size.duration_s,
-        steps=steps,
+        steps=key >> 1 & (1 << STEP_BITS) - 1,
         guided=model.is_guided,
-        image=bool(image),
+        image=bool(key & 1),
     )
