@@ -20,6 +20,7 @@ T = TypeVar("T")
 Given = dict[str, Any]  # column -> its value in one row, for every known column; None: the default
 NOTHING: Given = dict.fromkeys(COLUMNS)
 MAX_CHARS = 5000
+JUDGED_CHARS = 2 * MAX_CHARS  # of a longer text only its begin says whether it is CJK
 MAX_CHARS_CJK = 2500  # where more than half of the characters are Chinese, Japanese or Korean
 MAX_STEPS = 1000
 MAX_PRIORITY = 2**31 - 1
@@ -117,7 +118,7 @@ class RowChecker:
     def _check_length(self, row: int, name: str, text: str) -> None:
         """Never cut silently: both numbers are said."""
         if len(text) > MAX_CHARS_CJK:
-            cjk = len(CJK.findall(text)) * 2 > len(text)
+            cjk = len(CJK.findall(text[:JUDGED_CHARS])) * 2 > min(len(text), JUDGED_CHARS)
             most, words = (MAX_CHARS_CJK, " (more than half are CJK)") if cjk else (MAX_CHARS, "")
             if len(text) > most:
                 self.findings.add(row, name, f"{len(text)} characters{words}", f"at most {most} characters")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import NoReturn
 
@@ -23,6 +23,7 @@ from pipeline.cells import COLUMNS
 from pipeline.errors import Finding, ManifestError, StoreError
 from pipeline.sources import FoundFile, find_files
 from pipeline.store import StorageSettings, Store
+from pipeline.unpacking import check_packing, check_rows, safe_rows
 
 RESULTS = "results.parquet"  # what a run leaves in its output; the key in its schema's metadata says that it is ours
 PREFIX_KEY = b"happyhorse.prefix"
@@ -111,6 +112,7 @@ def open_source(uri: str, *, storage: StorageSettings) -> Source:
     for part in results:
         log.info("%s is what a run left, and is not read as part of the manifest", part.file.where)
         parts.remove(part)
+    check_rows(sum(part.num_rows for part in parts), uri)
     if not parts:
         where = results[0].file.where
         _fail(uri, f"nothing but what a run left ({where})", "other files; or name that one to render its rows")
@@ -152,6 +154,7 @@ class RowFinder:
 def _open_part(file: FoundFile) -> Part:
     with _reading(file), _open(file) as reader:
         list(_names(reader.schema_arrow))
+        check_packing(reader.metadata, file.where)
         return Part(file=file, schema=reader.schema_arrow, groups=_groups(reader))
 
 
@@ -163,6 +166,8 @@ def _part_batches(part: Part, wanted: pa.Schema, *, row: int, start: int) -> Ite
         for number, (num_rows, num_bytes) in enumerate(part.groups):
             if num_rows and row >= start:
                 size = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(num_bytes, 1)))
+                reopen = partial(_open, part.file)
+                size = safe_rows(size, reopen, reader.metadata, group=number, columns=own, where=part.file.where)
                 first = row
                 for data in reader.iter_batches(size, row_groups=[number], columns=own, use_threads=False):
                     yield Batch(first_row=first, folder=part.file.folder, data=_fitted(data, wanted, part))
@@ -175,12 +180,13 @@ def _groups(reader: pq.ParquetFile) -> tuple[tuple[int, int], ...]:
     return tuple((group.num_rows, group.total_byte_size) for group in groups)
 
 
-def _open(file: FoundFile) -> pq.ParquetFile:
+def _open(file: FoundFile, coded: Sequence[str] = ()) -> pq.ParquetFile:
+    """`coded` columns are read as dictionaries."""
     # Arrow's reading threads may be torn down late and abort a process that ends soon after (arrow #34314).
     if "://" in file.where:
         source = pa.PythonFile(_RemoteFile(file.store, file.key), mode="r")
-        return pq.ParquetFile(source, buffer_size=READ_BYTES_REMOTE, pre_buffer=False)
-    return pq.ParquetFile(file.where, buffer_size=READ_BYTES, pre_buffer=False)
+        return pq.ParquetFile(source, buffer_size=READ_BYTES_REMOTE, pre_buffer=False, read_dictionary=coded)
+    return pq.ParquetFile(file.where, buffer_size=READ_BYTES, pre_buffer=False, read_dictionary=coded)
 
 
 class _RemoteFile(io.RawIOBase):
