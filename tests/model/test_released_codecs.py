@@ -1,6 +1,7 @@
 """The codecs of the release against recorded frames, their own libraries and straightforward arithmetic."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ EXACT = ("model.compute_dtype=float32",)
 @pytest.fixture(scope="module")
 def model() -> ModelConfig:
     return released_model("magihuman_distill", first_stage="distilled", words=EXACT)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Convolutions this small take longer on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def noise(*shape: int) -> Tensor:
@@ -141,7 +151,7 @@ def test_sound_is_decoded_as_diffusers_does_and_resampled(released_weights: Path
 
 def test_every_duration_gets_its_exact_number_of_samples(released_weights: Path, model: ModelConfig) -> None:
     sound = build_audio_decoder(model, LocalWeights(released_weights))
-    for seconds in (3, 10, 15):
+    for seconds in (3, 15):
         waveform = sound.decode(noise(25 * seconds + 1, 64)).numpy()
         assert waveform.shape == (2, 44_100 * seconds + 1764)
         shape = shape_of(fps=25, seconds=seconds, rate=44_100)
