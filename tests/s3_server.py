@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +79,14 @@ def moto_server() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server that checks signatures. Skips, saying so, where its packages cannot be installed."""
+    with running_swift(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
+@contextmanager
+def running_swift(folder: Path) -> Iterator[S3Server]:
+    """The real server, its data in `folder`, which it needs for itself."""
     python = _swift_python()
-    folder = tmp_path_factory.mktemp("swift")
     port = _free_port()
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(

@@ -1,17 +1,23 @@
 """How long a large manifest takes to be validated and planned, and the memory of the process that does it."""
 
+import io
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 ROWS = 1_000_000
+IMAGE_ROWS, IMAGES = 10_000, 300
 ROW_GROUP = 100_000
 WORDS = ("red", "blue", "green", "pink", "white"), ("circle", "square", "triangle"), ("bounces", "stays still", "grows")
 
@@ -28,6 +34,48 @@ def measure_manifest(rows: int = ROWS) -> dict[str, float]:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     measured: dict[str, float] = json.loads(done.stdout)
     return measured
+
+
+def measure_images(rows: int = IMAGE_ROWS, images: int = IMAGES) -> dict[str, float]:
+    """The same for a manifest in a bucket of a real S3 server on this machine, every row with one of `images` images.
+
+    The server runs on the same cores.
+    """
+    from tests.s3_server import running_swift  # brings pytest, which must not count as memory of what is measured
+
+    with tempfile.TemporaryDirectory() as folder, running_swift(Path(folder)) as server:
+        environment = os.environ | server.environment
+        address = server.create_bucket()
+        command = [sys.executable, "-m", "tests.bench.manifest"]
+        for words in (["write", address, str(rows), str(images)], [f"{address}/manifest.parquet"]):
+            done = subprocess.run([*command, *words], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
+def _write_images(address: str, rows: int, images: int) -> None:
+    from pipeline.store import open_store
+
+    store = open_store(address)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.put(f"images/{n}.jpg", _picture(n)), range(images)))
+    table = pa.table(
+        {
+            "prompt": [f"Take {n}: it moves." for n in range(rows)],
+            "image": [f"images/{n % images}.jpg" for n in range(rows)],
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        pq.write_table(table, Path(folder) / "manifest.parquet")
+        store.put_file("manifest.parquet", Path(folder) / "manifest.parquet")
+
+
+def _picture(number: int) -> bytes:
+    """A JPEG of about 150 kB."""
+    pixels = np.random.default_rng(number).integers(0, 256, (240, 360, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((720, 480)).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -89,5 +137,12 @@ def _measure(path: str) -> dict[str, float]:
     return {"seconds": seconds, "read_s": read_s, "peak_mb": peak_kb / 1024, "bytes_a_row": kept}
 
 
+def main(words: list[str]) -> None:
+    if words[0] == "write":
+        _write_images(words[1], int(words[2]), int(words[3]))
+    else:
+        print(json.dumps(_measure(words[0])))
+
+
 if __name__ == "__main__":
-    print(json.dumps(_measure(sys.argv[1])))
+    main(sys.argv[1:])

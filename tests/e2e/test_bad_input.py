@@ -59,7 +59,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "unknown duration": (rows(duration=60), ["row 1", "duration", "60", "3"]),
     "negative seed": (rows(seed=-1), ["row 1", "seed", "-1", "2147483647"]),
     "missing image": (rows(image="nowhere.png"), ["row 1", "image", "nowhere.png"]),
-    "broken image": (broken_image, ["row 1", "image", "do not decode"]),
+    "broken image": (broken_image, ["row 1", "image", "broken.png", "cut off or damaged"]),
     "small image": (small_image, ["row 1", "image", "200", "300"]),
     "long prompt": (rows(prompt="red " * 2000), ["row 1", "prompt", "8000", "5000"]),
 }
