@@ -11,13 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from model.config import ModelConfig
 from model.parallel import shard
-from model.parts import check_weights, parts_of
+from model.parts import check_weights, find_mismatches, parts_of
 from model.transformer import Transformer
 from model.weights import LocalWeights, WeightReader, WeightsMismatch, load_transformer_weights, weights_digest
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.store import StorageSettings, open_store
 from pipeline.weight_shards import shard_weights
 from pipeline.weights import open_weights
+from tests.released import released_model
 from tests.weights import noise_model, write_weights
 
 MODEL = dataclasses.replace(  # three experts in every layer, so that there is padding between them
@@ -162,3 +163,14 @@ def test_metadata_says_what_a_file_is(root: Path, tmp_path: Path) -> None:
         metadata = file.metadata()
     digest = weights_digest(reader, parts_of(MODEL))
     assert metadata == {"part": "base", "tp": "2", "rank": "1", "source": digest}
+
+
+def test_both_stages_are_cut_and_all_that_stands_around_them_is_copied(released_weights: Path, tmp_path: Path) -> None:
+    model = released_model("magihuman_1080p", first_stage="distilled")
+    target = cut(released_weights, tmp_path / "cut", tp=2, model=model)
+    assert not [error for error in find_mismatches(model, target, tp=2).values() if error]
+    assert weights_digest(target, parts_of(model)) == weights_digest(LocalWeights(released_weights), parts_of(model))
+    files = {name for name in LocalWeights(released_weights).names() if not name.startswith(("base/", "540p_sr/"))}
+    ranks = {f"{part}/rank{rank}-of-2.safetensors" for part in ("distill", "1080p_sr") for rank in range(2)}
+    copied = {name for name in files if not name.startswith(("distill/", "1080p_sr/"))}
+    assert set(target.names()) == ranks | copied | {"shards.json"}
