@@ -1,12 +1,21 @@
 """Order of the tests: quick ones first, so that a mistake shows before Ray, S3 and whole renders are started."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.released import released_weights
 from tests.s3_server import moto_s3, moto_server, swift_s3, swift_server
 
-__all__ = ["moto_s3", "moto_server", "released_weights", "swift_s3", "swift_server"]  # fixtures for all tests
+__all__ = ["moto_s3", "moto_server", "swift_s3", "swift_server"]  # fixtures for all tests
 ORDER = ("s3", "cluster", "slow", "e2e")  # unmarked ones come before all of these
+
+
+@pytest.fixture(scope="session")
+def released_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in the released layout, for every test that only reads it."""
+    from tests.released import write_released  # what a machine with torch and pytest alone need not have
+
+    return write_released(tmp_path_factory.mktemp("released"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

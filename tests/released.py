@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -113,12 +112,6 @@ def write_released(folder: Path) -> Path:
     _write_vaes(folder)
     _write_text_encoder(folder / "text_encoder")
     return folder
-
-
-@pytest.fixture(scope="session")
-def released_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For every test that only reads them."""
-    return write_released(tmp_path_factory.mktemp("released"))
 
 
 def _write_transformer(folder: Path, config: TransformerConfig) -> None:
