@@ -136,6 +136,15 @@ def test_a_link_put_there_between_check_and_use(tmp_path: Path) -> None:
     assert "a link out of it" in worker_says(clip.image, tmp_path / "in")
 
 
+def test_a_link_to_a_folder_whose_name_begins_like_the_roots(tmp_path: Path) -> None:
+    for name in ("in", "inside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "inside" / "secret.png").write_bytes(picture())
+    (tmp_path / "in" / "a.png").symlink_to(tmp_path / "inside" / "secret.png")
+    (line,) = findings(write(tmp_path / "in", {"prompt": ["a"], "image": ["a.png"]}))
+    assert "a link out of it" in line
+
+
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     """A pipe that nobody writes to would be waited for; a device would be read for ever."""
     os.mkfifo(tmp_path / "pipe.png")
