@@ -18,6 +18,7 @@ from model.positions import rotate
 NORM_EPS = 1e-6
 ACTIVATION_LIMIT = 7.0
 ACTIVATION_SLOPE = 1.702
+SLICE_TOKENS = 8192  # through an MLP at once
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,32 @@ class Mlp(nn.Module):
         self.down_proj = ExpertLinear(inner, config.hidden_size, num_experts=experts, dtype=dtype)
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
-        up = self.up_gate_proj(self.pre_norm(x, sequence.sizes), sequence.sizes)
+        """[..., S, C] float32 -> what is added to it; long sequences slice by slice, for the inner values are wide."""
+        if x.shape[-2] <= SLICE_TOKENS:
+            return self._of_slice(x, sequence.sizes)
+        parts, first = [], 0
+        for tokens in x.split(SLICE_TOKENS, dim=-2):
+            parts.append(self._of_slice(tokens, _sizes_within(sequence.sizes, first, first + tokens.shape[-2])))
+            first += tokens.shape[-2]
+        return torch.cat(parts, dim=-2)
+
+    def _of_slice(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+        up = self.up_gate_proj(self.pre_norm(x, sizes), sizes)
         gate = up[..., 0::2] if self.gated else up
         gate = ACTIVATION_SLOPE * gate.clamp(max=ACTIVATION_LIMIT).float()  # the limit is exact in bfloat16
         inner = functional.silu(gate) / ACTIVATION_SLOPE
         if self.gated:
             inner = inner * (up[..., 1::2].clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float() + 1)
-        return _as_float(self.down_proj(inner, sequence.sizes))
+        return _as_float(self.down_proj(inner, sizes))
+
+
+def _sizes_within(sizes: tuple[int, int, int], start: int, stop: int) -> tuple[int, int, int]:
+    """Tokens of video, audio and text among those from `start` to `stop` of the whole sequence."""
+    ends = (sizes[0], sizes[0] + sizes[1], sum(sizes))
+    video, audio, text = (
+        max(min(stop, end) - max(start, end - size), 0) for end, size in zip(ends, sizes, strict=True)
+    )
+    return video, audio, text
 
 
 class Layer(nn.Module):

@@ -7,6 +7,9 @@ with C hidden channels, D channels a head and I inner channels of a rank:
     4 x input channels, 3 D  patches and rotary tables
     max(16 C, 20 I gated, 14 I plain)   norms with weights a token, or the MLP's inner values
 
+An MLP takes at most SLICE_TOKENS at once: of a longer sequence only a slice has inner values, and its slices are joined
+(8 C a token).
+
 Attention is assumed to run in fused kernels, which keep no scores. `tests/model/test_memory.py` holds this against what
 forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' workspaces may take it.
 """
@@ -14,6 +17,7 @@ forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' worksp
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from model import layers
 from model.codec_cost import PartMemory, decoder_memory, image_memory, text_memory
 from model.config import ModelConfig, TransformerConfig
 from model.cost import parameters
@@ -25,7 +29,7 @@ HEADROOM = 0.08  # of a card, kept free: the allocator's gaps, and what a card h
 UNCERTAINTY = 0.2  # of the activations
 CARDS_GB = (24, 40, 48, 80, 141)
 NUM_LATENTS = 10  # of the clip's size, float32: the sample, noise and a solver's memory
-RESIDUAL, NORMS, GATED, PLAIN = 12, 16, 20, 14  # bytes a channel; see above
+RESIDUAL, NORMS, GATED, PLAIN, JOINED = 12, 16, 20, 14, 8  # bytes a channel; see above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +63,15 @@ class Surroundings:
 
 def activation_bytes(config: TransformerConfig, *, tokens: int, tp: int) -> int:
     """The most that one forward over `tokens` keeps on a rank, weights not counted."""
-    layers = range(config.num_layers)
     inner = max(
         (GATED if config.is_gated(layer) else PLAIN) * local_inner_size(config.mlp_inner_size(layer), tp)
-        for layer in layers
+        for layer in range(config.num_layers)
     )
-    a_token = RESIDUAL * config.hidden_size + max(NORMS * config.hidden_size, inner)
-    return tokens * (a_token + 4 * config.video_in_channels + 3 * config.head_dim)
+    norms = NORMS * config.hidden_size * tokens
+    mlp = inner * min(tokens, layers.SLICE_TOKENS)
+    mlp += JOINED * config.hidden_size * tokens if tokens > layers.SLICE_TOKENS else 0
+    a_token = RESIDUAL * config.hidden_size + 4 * config.video_in_channels + 3 * config.head_dim
+    return tokens * a_token + max(norms, mlp)
 
 
 def card_memory(model: ModelConfig, *, tp: int, shapes: Collection[ClipShape]) -> CardMemory:

@@ -6,10 +6,13 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 
+from model import attention
 from model.attention import local_attention_by_frame, local_attention_fused
 from model.transformer import Transformer
+from tests.allocations import Allocations
 from tests.models import TRANSFORMER
 
 FRAMES, PER_FRAME, OTHERS = 7, 6, 9  # 51 tokens: no multiple of a block
@@ -73,3 +76,43 @@ def random_transformer(**changes: object) -> Transformer:
     for tensor in transformer.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.2)
     return transformer
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "tokens_per_frame", "radius", "others"),
+    [(7, 24, 2, 35), (16, 60, 3, 151), (32, 64, 11, 326), (5, 128, 1, 128), (9, 100, 0, 5), (3, 300, 1, 129)],
+)
+def test_the_mask_by_blocks_is_the_one_of_all_pairs(
+    num_frames: int, tokens_per_frame: int, radius: int, others: int
+) -> None:
+    num_video = num_frames * tokens_per_frame
+    sizes = {"num_tokens": num_video + others, "device": "cpu"}
+    mask = attention._window_mask(num_frames=num_frames, tokens_per_frame=tokens_per_frame, radius=radius, **sizes)
+    pairs = create_block_mask(mask.mask_mod, None, None, num_video + others, num_video + others, device="cpu")
+    for name in ("kv", "full_kv"):
+        for got, expected in zip(blocks_of(mask, name), blocks_of(pairs, name), strict=True):
+            assert got == expected
+
+
+def blocks_of(mask: BlockMask, name: str) -> list[list[int]]:
+    """Key blocks that each query block looks at."""
+    counts, indices = getattr(mask, f"{name}_num_blocks")[0, 0], getattr(mask, f"{name}_indices")[0, 0]
+    return [sorted(row[:count]) for row, count in zip(indices.tolist(), counts.tolist(), strict=True)]
+
+
+def test_the_mask_of_1080p_needs_no_memory_to_speak_of() -> None:
+    with Allocations() as made:
+        attention._window_mask(num_frames=32, tokens_per_frame=2040, radius=11, num_tokens=65418, device="cpu")
+    assert made.peak_bytes < 50e6
+
+
+@pytest.mark.parametrize("slice_tokens", [1, 7, 36, 37, 38, 1000])
+def test_slices_of_a_long_sequence_are_the_whole(monkeypatch: pytest.MonkeyPatch, slice_tokens: int) -> None:
+    transformer = random_transformer()
+    generator = torch.Generator().manual_seed(1)
+    video = torch.randn(1, 16, 5, 4, 6, generator=generator)  # 30 tokens, then 7 of sound and 5 of text
+    audio, text = (torch.randn(1, n, c, generator=generator) for n, c in ((7, 8), (5, 32)))
+    whole = transformer(video, audio, text)
+    monkeypatch.setattr("model.layers.SLICE_TOKENS", slice_tokens)
+    for got, expected in zip(transformer(video, audio, text), whole, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
