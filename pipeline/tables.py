@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.cells import COLUMNS
 from pipeline.errors import Finding, ManifestError, StoreError
+from pipeline.parquet_footer import TAIL_BYTES, Chunk, footer_bytes, read_chunks
 from pipeline.sources import FoundFile, find_files
 from pipeline.store import StorageSettings, Store
 from pipeline.unpacking import check_packing, check_rows, safe_rows
@@ -55,6 +56,7 @@ class Part:
     file: FoundFile
     schema: pa.Schema
     groups: tuple[tuple[int, int], ...]  # (rows, bytes) of each row group
+    chunks: tuple[tuple[Chunk, ...], ...]  # the columns of each row group
 
     @property
     def num_rows(self) -> int:
@@ -154,8 +156,11 @@ class RowFinder:
 def _open_part(file: FoundFile) -> Part:
     with _reading(file), _open(file) as reader:
         list(_names(reader.schema_arrow))
-        check_packing(reader.metadata, file.where)
-        return Part(file=file, schema=reader.schema_arrow, groups=_groups(reader))
+        chunks = _chunks(file)
+        if len(chunks) != reader.metadata.num_row_groups:
+            raise pa.ArrowInvalid("a footer that says two things")
+        check_packing(chunks, file.where)
+        return Part(file=file, schema=reader.schema_arrow, groups=_groups(reader), chunks=chunks)
 
 
 def _part_batches(part: Part, wanted: pa.Schema, *, row: int, start: int) -> Iterator[Batch]:
@@ -167,12 +172,22 @@ def _part_batches(part: Part, wanted: pa.Schema, *, row: int, start: int) -> Ite
             if num_rows and row >= start:
                 size = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(num_bytes, 1)))
                 reopen = partial(_open, part.file)
-                size = safe_rows(size, reopen, reader.metadata, group=number, columns=own, where=part.file.where)
+                size = safe_rows(size, reopen, part.chunks[number], group=number, columns=own, where=part.file.where)
                 first = row
                 for data in reader.iter_batches(size, row_groups=[number], columns=own, use_threads=False):
                     yield Batch(first_row=first, folder=part.file.folder, data=_fitted(data, wanted, part))
                     first += data.num_rows
             row += num_rows
+
+
+def _chunks(file: FoundFile) -> tuple[tuple[Chunk, ...], ...]:
+    size = file.store.head(file.key) or 0
+    end = max(size - TAIL_BYTES, 0)
+    try:
+        length = footer_bytes(file.store.get_range(file.key, end, size))
+        return tuple(map(tuple, read_chunks(file.store.get_range(file.key, max(end - length, 0), end))))
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def _groups(reader: pq.ParquetFile) -> tuple[tuple[int, int], ...]:

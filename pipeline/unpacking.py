@@ -4,7 +4,8 @@ A dictionary or a good compression keeps gigabytes in a few hundred bytes. The f
 that a value of a megabyte that stands in every row counts once there; here it is looked for.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.cells import COLUMNS
 from pipeline.errors import Finding, ManifestError
+from pipeline.parquet_footer import Chunk
 
 MAX_ROWS = 10_000_000  # of a manifest; each takes some seventy bytes of memory, and seconds of a GPU
 MAX_PACKING = 500  # times smaller than what it holds; counts above FREE_BYTES only
@@ -23,15 +25,14 @@ VALUE_BYTES = 8
 Open = Callable[[Sequence[str]], pq.ParquetFile]  # reads these columns as dictionaries
 
 
-def check_packing(metadata: pq.FileMetaData, where: str) -> None:
+def check_packing(groups: Iterable[Iterable[Chunk]], where: str) -> None:
     """ManifestError for a column that is too many times larger than its bytes in the file."""
-    for group, number in _chunks(metadata):
-        chunk = metadata.row_group(group).column(number)
-        size = max(chunk.total_uncompressed_size, chunk.num_values * VALUE_BYTES)
-        if size > FREE_BYTES and size > MAX_PACKING * max(chunk.total_compressed_size, 1):
-            got = f"{size / 1e6:.0f} MB in {chunk.total_compressed_size} bytes"
+    for chunk in chain.from_iterable(groups):
+        size = max(chunk.coded_bytes, chunk.num_values * VALUE_BYTES)
+        if size > FREE_BYTES and size > MAX_PACKING * max(chunk.packed_bytes, 1):
+            got = f"{size / 1e6:.0f} MB in {chunk.packed_bytes} bytes"
             expected = f"at most {MAX_PACKING} times of what is in the file, above {FREE_BYTES >> 20} MiB"
-            raise ManifestError(where, [Finding(-1, _column(chunk.path_in_schema), got, expected)])
+            raise ManifestError(where, [Finding(-1, chunk.path.partition(".")[0], got, expected)])
 
 
 def check_rows(num_rows: int, where: str) -> None:
@@ -41,25 +42,20 @@ def check_rows(num_rows: int, where: str) -> None:
 
 
 def safe_rows(
-    size: int, open_file: Open, metadata: pq.FileMetaData, *, group: int, columns: Collection[str], where: str
+    size: int, open_file: Open, chunks: Iterable[Chunk], *, group: int, columns: Collection[str], where: str
 ) -> int:
     """At most `size` rows at a time of one row group, fewer where these columns unpack to more than BATCH_BYTES.
 
     ManifestError where a text of ours is longer than any could be.
     """
-    row_group = metadata.row_group(group)
-    for number in range(row_group.num_columns):
-        chunk = row_group.column(number)
-        path = chunk.path_in_schema
+    for chunk in chunks:
+        path = chunk.path
         name = next((each for each in columns if path == each or path.startswith(f"{each}.")), None)
-        if name is None or chunk.physical_type != "BYTE_ARRAY" or chunk.total_uncompressed_size * size <= FREE_BYTES:
+        # Without a dictionary or deltas the footer's size is that of all values.
+        may_grow = chunk.is_bytes and (chunk.has_dictionary or chunk.has_deltas)
+        if name is None or not may_grow or chunk.coded_bytes * size <= FREE_BYTES:
             continue
-        if "DELTA_BYTE_ARRAY" in chunk.encodings:  # each value may hold the one before
-            longest = chunk.total_uncompressed_size
-        elif any("DICTIONARY" in encoding for encoding in chunk.encodings):
-            longest = _longest(open_file([path]), group, path)
-        else:
-            continue  # the footer's size is that of all values
+        longest = chunk.coded_bytes if chunk.has_deltas else _longest(open_file([path]), group, path)
         if COLUMNS.get(name) == "text" and longest > MAX_TEXT_BYTES:
             expected = f"texts of at most {MAX_TEXT_BYTES >> 10} KiB"
             raise ManifestError(where, [Finding(-1, name, f"one that unpacks to {longest} bytes", expected)])
@@ -85,13 +81,3 @@ def _dictionaries(column: pa.Array) -> Iterator[pa.Array]:
             yield from _dictionaries(column.field(number))
     elif pa.types.is_nested(column.type):
         yield from _dictionaries(column.values)
-
-
-def _chunks(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
-    for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            yield group, number
-
-
-def _column(path: str) -> str:
-    return path.partition(".")[0]
