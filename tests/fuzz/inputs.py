@@ -13,7 +13,18 @@ from PIL import Image
 
 EXTREMES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x00" * 8, b"\x80" * 9)
 PIECES = ['"', ",", "\n", "\r", "{", "}", "[", "]", ":", "\\u0000", "\\ud800", "\0", "\ufeff", "1e999", "-0", "NaN"]
-PIECES += ["9" * 400, "[" * 300, '{"a":' * 300, "null", "true", '"prompt"', '"image":', "data:;base64,", "💃", "=cmd()"]
+PIECES += [
+    "9" * 400,
+    "[" * 3000,
+    '{"a":' * 3000,
+    "null",
+    "true",
+    '"prompt"',
+    '"image":',
+    "data:;base64,",
+    "💃",
+    "=cmd()",
+]
 FOOTER_BYTES = 2000  # where most of a Parquet file's rules are
 
 
