@@ -7,10 +7,10 @@ from typing import Any
 from jobs.typed import build
 from model.config import ModelConfig
 from model.text import build_token_counter
-from pipeline.convert import Conversion, Format, convert
-from pipeline.image_access import ImageAccess
+from pipeline.convert.conversion import Conversion, Format, convert
+from pipeline.images.access import ImageAccess
 from pipeline.store import StorageSettings
-from pipeline.weights import open_weights, weights_errors
+from pipeline.weights.opening import open_weights, weights_errors
 
 UNCOUNTED = "none"
 

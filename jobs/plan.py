@@ -12,8 +12,8 @@ from jobs.plan_page import page
 from jobs.plan_values import plan_values
 from jobs.settings import SELECTING, TextSettings
 from jobs.typed import build
-from pipeline.estimate import Target
-from pipeline.planning import PlanSettings, read_plan
+from pipeline.planning.answer import PlanSettings, read_plan
+from pipeline.planning.estimate import Target
 
 TARGET = ("card", "gpus", "tp", "utilisation", "price")
 PIPE_COLUMNS = 100  # a pipe has no width

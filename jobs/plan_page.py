@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jobs.plan_values import plan_values
 from model.memory import CARDS_GB
-from pipeline.planning import PlanSettings, RunPlan
+from pipeline.planning.answer import PlanSettings, RunPlan
 
 Values = dict[str, Any]
 SHOWN_KINDS = 20  # the most tokens first; the others are summed up

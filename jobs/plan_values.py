@@ -8,8 +8,8 @@ from typing import Any
 
 from model.memory import CARDS_GB, HEADROOM, RUNTIME_BYTES, UNCERTAINTY, card_memory, fits, surroundings
 from model.parallel import allowed_tp_sizes
-from pipeline.planned import PlannedClips, PlannedKind
-from pipeline.planning import PlanSettings, RunPlan
+from pipeline.planning.answer import PlanSettings, RunPlan
+from pipeline.planning.planned import PlannedClips, PlannedKind
 
 Values = dict[str, Any]
 

@@ -16,8 +16,8 @@ from model.parts import find_mismatches, find_twins, tp_of
 from model.weights import WeightReader, WeightsMismatch
 from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.store import StorageSettings
-from pipeline.weight_shards import shard_weights
-from pipeline.weights import open_weights, weights_errors
+from pipeline.weights.cutting import shard_weights
+from pipeline.weights.opening import open_weights, weights_errors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.shapes import ClipShape
-from pipeline.index import RowIndex
 from pipeline.ledger import failed_key, record_key
+from pipeline.manifest.index import RowIndex
 from pipeline.types import Clip
 
 CHUNK = 1 << 16  # rows whose keys are made at a time

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 
 from pipeline.errors import ConfigError, ManifestError, StoreError
 from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
-from pipeline.manifest import Manifest
+from pipeline.manifest.reading import Manifest
+from pipeline.manifest.tables import RESULTS
 from pipeline.plan import Plan
 from pipeline.results import Outcome, RunFacts, write_results, write_run
 from pipeline.store import Store
-from pipeline.tables import RESULTS
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings
 
 TEXTS = ("prompt", "negative_prompt")

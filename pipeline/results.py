@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.index import RowIndex
 from pipeline.ledger import ClipRecord
-from pipeline.manifest import Manifest
+from pipeline.manifest.index import RowIndex
+from pipeline.manifest.reading import Manifest
+from pipeline.manifest.tables import PREFIX_KEY, RESULTS
 from pipeline.store import Store
-from pipeline.tables import PREFIX_KEY, RESULTS
 from pipeline.types import JsonDict, State
 
 RUN = "run.json"

@@ -21,21 +21,21 @@ from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
 from pipeline.errors import ConfigError, StoreError
-from pipeline.hashing import settings_hasher
-from pipeline.history import RunTimes
 from pipeline.layout import settle, settle_before
 from pipeline.ledger import Ledger, model_hash
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest.hashing import settings_hasher
+from pipeline.manifest.reading import Manifest, read_manifest
+from pipeline.manifest.rows import Rules
 from pipeline.plan import Plan, make_plan
+from pipeline.planning.history import RunTimes
 from pipeline.progress import progress
 from pipeline.recording import RunRecorder
 from pipeline.results import RunFacts
-from pipeline.rows import Rules
 from pipeline.settings import RunSettings
 from pipeline.store import Store, open_store
 from pipeline.summary import ENVIRONMENT, SOME_FAILED, STOPPED, SUCCESS, RunSummary, Snapshot
 from pipeline.types import Clip
-from pipeline.weights import open_weights, weights_errors
+from pipeline.weights.opening import open_weights, weights_errors
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)

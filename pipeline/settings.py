@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.image_access import OWN_FOLDER, ImageAccess
-from pipeline.selection import EVERYTHING, Selection
+from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
 from pipeline.types import MediaSettings
 

@@ -21,7 +21,7 @@ import ray
 from model.config import ModelConfig
 from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
-from pipeline.image_access import OWN_FOLDER, ImageAccess
+from pipeline.images.access import OWN_FOLDER, ImageAccess
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import Clip, ClipFailure, Finished, MediaFile, MediaSettings, Stage
 
@@ -85,7 +85,7 @@ class RankWorker:
         """Joins the others, loads this rank's slices and renders the smallest clip there is, for one step."""
         from model.renderer import Renderer
         from pipeline.requests import warm_up_request
-        from pipeline.weights import open_weights, weights_errors
+        from pipeline.weights.opening import open_weights, weights_errors
 
         group = self._join(host, port) if self.world_size > 1 else None
         device = "cuda:0" if self.place.device == "cuda" else "cpu"  # Ray shows a rank its own card alone
@@ -142,7 +142,7 @@ class PromptEncoder:
     def start(self) -> None:
         from model.codecs import build_image_encoder
         from model.text import build_text_encoder
-        from pipeline.weights import open_weights, weights_errors
+        from pipeline.weights.opening import open_weights, weights_errors
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
@@ -158,7 +158,7 @@ class PromptEncoder:
         if isinstance(condition, Text):
             return self.text.encode([condition.prompt])[0]
         from model.images import prepare_image
-        from pipeline.images import load_image
+        from pipeline.images.reading import load_image
 
         scale = self.place.model.spatial_scale
         data = load_image(condition.image, storage=self.place.storage, access=self.place.image_access)
@@ -181,7 +181,7 @@ class Finisher:
 
     def start(self) -> None:
         from model.codecs import build_audio_decoder, build_video_decoder
-        from pipeline.weights import open_weights, weights_errors
+        from pipeline.weights.opening import open_weights, weights_errors
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from pipeline.weight_cache import SMALLEST_BYTES, RangeCache, object_key
+from pipeline.weights.cache import SMALLEST_BYTES, RangeCache, object_key
 
 SIZE = SMALLEST_BYTES
 KEY = object_key("an object", SIZE)

@@ -20,8 +20,8 @@ from model.parallel import shard
 from model.transformer import Transformer
 from model.weights import load_transformer_weights
 from pipeline.store import StorageSettings
-from pipeline.weight_shards import shard_weights
-from pipeline.weights import open_weights
+from pipeline.weights.cutting import shard_weights
+from pipeline.weights.opening import open_weights
 from tests.models import small_model
 from tests.weights import write_codecs
 

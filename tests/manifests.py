@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ManifestError
-from pipeline.hashing import settings_hasher
-from pipeline.manifest import Manifest, read_manifest
-from pipeline.rows import Rules
+from pipeline.manifest.hashing import settings_hasher
+from pipeline.manifest.reading import Manifest, read_manifest
+from pipeline.manifest.rows import Rules
 from pipeline.store import StorageSettings
 from pipeline.types import Clip
 from tests.clips import MEDIA

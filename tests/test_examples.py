@@ -9,8 +9,8 @@ from examples.make_demo import HERE, demo_table, draw_picture
 from jobs.compose import compose_values
 from jobs.settings import run_settings
 from jobs.words import read_words
-from pipeline.manifest import read_manifest
-from pipeline.rows import Rules
+from pipeline.manifest.reading import read_manifest
+from pipeline.manifest.rows import Rules
 
 DEMO = HERE / "demo.parquet"
 

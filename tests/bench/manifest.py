@@ -107,12 +107,12 @@ def _measure(path: str) -> dict[str, float]:
     from jobs.settings import run_settings
     from jobs.words import read_words
     from model.text import SPARE_TOKENS, build_token_counter
-    from pipeline.hashing import settings_hasher
     from pipeline.ledger import record_key
-    from pipeline.manifest import read_manifest
+    from pipeline.manifest.hashing import settings_hasher
+    from pipeline.manifest.reading import read_manifest
+    from pipeline.manifest.rows import Rules
     from pipeline.plan import make_plan
-    from pipeline.rows import Rules
-    from pipeline.weights import open_weights
+    from pipeline.weights.opening import open_weights
 
     settings = run_settings(compose_values("render", read_words([f"manifest={path}", "output=nowhere"])))
     count_tokens = build_token_counter(settings.model, open_weights(settings.weights, settings.storage))

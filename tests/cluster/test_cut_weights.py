@@ -10,7 +10,7 @@ from pipeline.ledger import Ledger
 from pipeline.run import render_manifest
 from pipeline.settings import ParallelSettings
 from pipeline.store import StorageSettings, open_store
-from pipeline.weight_shards import shard_weights
+from pipeline.weights.cutting import shard_weights
 from tests.cluster.runs import run_settings, write_manifest
 from tests.weights import noise_model
 

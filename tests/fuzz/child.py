@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from model.images import prepare_image
-from pipeline.convert import Conversion, Format, convert
+from pipeline.convert.conversion import Conversion, Format, convert
 from pipeline.errors import ManifestError
-from pipeline.images import BadImage, ImageReader
+from pipeline.images.reading import BadImage, ImageReader
 from tests.fuzz.inputs import make_case, seeds
 from tests.manifests import STORAGE, count_words
 from tests.models import small_model

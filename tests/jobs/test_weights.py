@@ -1,4 +1,4 @@
-"""Weights that are not what a model needs: `weights check` lists all and ends with 1, `render` says it and ends with 2."""
+"""Weights that are not what a model needs: `weights check` lists all (exit 1), `render` says so (exit 2)."""
 
 import shutil
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from model.parts import check_weights, find_mismatches
 from model.text import build_text_encoder, build_token_counter
 from model.weights import LocalWeights, WeightReader, WeightsMismatch
 from pipeline.store import StorageSettings, open_store
-from pipeline.weights import open_weights
+from pipeline.weights.opening import open_weights
 from tests.e2e.runs import write_manifest
 from tests.released import released_model, released_words
 

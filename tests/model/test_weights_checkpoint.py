@@ -10,7 +10,7 @@ import torch
 
 from model.weights import LocalWeights, WeightsMismatch, read_checkpoint
 from pipeline.store import StorageSettings, open_store
-from pipeline.weights import open_weights
+from pipeline.weights.opening import open_weights
 
 NAME = "turbo_vae/model.ckpt"
 

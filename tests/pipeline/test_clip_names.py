@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ids import SAFE_ID
 from pipeline.ledger import failed_key, record_key
+from pipeline.manifest.ids import SAFE_ID
 from pipeline.store import open_store
 from tests.manifests import findings, read, write
 

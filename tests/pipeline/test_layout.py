@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.layout import settle, settle_before
 from pipeline.settings import ParallelSettings
 from pipeline.store import StorageSettings
-from pipeline.weight_shards import shard_weights
+from pipeline.weights.cutting import shard_weights
 from tests.weights import noise_model, write_weights
 
 AUTO = ParallelSettings(tp=None)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.index import RowIndex, index_of
 from pipeline.ledger import failed_key, record_key
+from pipeline.manifest.index import RowIndex, index_of
 from pipeline.plan import clip_cost, make_plan
 from pipeline.types import Clip
 from tests.clips import make_clip

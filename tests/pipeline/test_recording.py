@@ -13,11 +13,11 @@ import pytest
 from pipeline.errors import ConfigError, StoreError
 from pipeline.fleet import FinishOrder
 from pipeline.ledger import ClipRecord, Ledger, record_key
-from pipeline.manifest import Manifest
+from pipeline.manifest.reading import Manifest
+from pipeline.manifest.selection import Selection
 from pipeline.plan import make_plan
 from pipeline.recording import RESULTS_PERIOD_S, RunRecorder
 from pipeline.results import RunFacts
-from pipeline.selection import Selection
 from pipeline.store import Store, open_store
 from pipeline.types import Clip, ClipFailure, Finished
 from tests.clips import MEDIA, make_clip

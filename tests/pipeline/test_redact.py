@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.image_access import ImageAccess
+from pipeline.images.access import ImageAccess
 from pipeline.redact import address_problem, redacted
 from pipeline.store import StorageSettings
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.index import index_of
-from pipeline.manifest import Manifest
+from pipeline.manifest.index import index_of
+from pipeline.manifest.reading import Manifest
+from pipeline.manifest.tables import open_source
 from pipeline.results import Outcome, RunFacts, free_prefix, write_results, write_run
 from pipeline.store import open_store
-from pipeline.tables import open_source
 from pipeline.types import Clip
 from tests.clips import make_clip, make_record
 from tests.manifests import HASH_CLIP, RULES, STORAGE, read, write

@@ -14,7 +14,7 @@ from pipeline import durable
 from pipeline.errors import ConfigError, StoreError
 from pipeline.store import StorageSettings, Store, key_problem, open_store, split_uri
 from pipeline.store_errors import translated
-from pipeline.weights import StoreWeights
+from pipeline.weights.opening import StoreWeights
 
 
 @pytest.fixture(params=["disk", "moto", pytest.param("swift", marks=pytest.mark.s3)])

@@ -1,0 +1,238 @@
+"""How long a run will take, what it weighs, and how sure that is: from earlier runs, else from FLOPs. Pure.
+
+On GPUs the stages run side by side, and the slowest decides. On CPUs they share the cores: their sum counts, times what
+earlier runs took of theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, TypeAlias
+
+from model.config import ModelConfig
+from model.memory import card_memory, smallest_fitting_tp
+from pipeline.errors import ConfigError
+from pipeline.planning.history import RunHistory
+from pipeline.planning.measured import Measured, crew_seconds
+from pipeline.planning.planned import PlannedClips
+
+Basis: TypeAlias = Literal["measured", "scaled", "flops", "none"]
+SPREAD: Mapping[Basis, float] = {"measured": 0.25, "scaled": 0.5, "flops": 1.0, "none": 0.0}  # either way, as a factor
+WELL_MEASURED, NARROW = 5, 0.15  # so many clips of each kind measured: a narrower range
+NUM_STARTS = 5  # runs whose start is averaged, the newest
+SETUP_S, LOAD_BYTES_S = 60.0, 1e9  # before any run: Ray, imports, warm-up; weights read a second and rank
+TP_EFFICIENCY = {1: 1.0, 2: 0.9, 4: 0.8, 8: 0.65}  # of a rank's speed; assumed, for cards with NVLink
+DEFAULT_CARD = "h100"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A kind of card; `tflops` dense bfloat16 by its maker's data sheet."""
+
+    gb: int
+    tflops: float
+    names: tuple[str, ...]  # as Ray knows it
+
+
+CARDS = {
+    "a10g": Card(gb=24, tflops=70, names=("A10G",)),
+    "l4": Card(gb=24, tflops=121, names=("L4",)),
+    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G")),
+    "l40s": Card(gb=48, tflops=362, names=("L40S",)),
+    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G")),
+    "h100": Card(gb=80, tflops=989, names=("H100",)),
+    "h200": Card(gb=141, tflops=989, names=("H200",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the plan is for; None: as the output's last run was, or else what is stated."""
+
+    card: str | None = None
+    gpus: int | None = None
+    tp: int | None = None
+    utilisation: float = 0.4  # of the card's peak, until a run was measured
+    price: float | None = None  # of a GPU-hour
+
+    def __post_init__(self) -> None:
+        if self.card is not None and self.card not in CARDS:
+            raise ConfigError(f"card is {self.card!r}, expected one of {', '.join(CARDS)}")
+        if self.gpus is not None and self.gpus < 1:
+            raise ConfigError(f"gpus is {self.gpus}, expected at least 1")
+        if not 0 < self.utilisation <= 1:
+            raise ConfigError(f"utilisation is {self.utilisation}, expected more than 0 and at most 1")
+        if self.price is not None and self.price < 0:
+            raise ConfigError(f"price is {self.price}, expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of all clips that are to be rendered."""
+
+    basis: Basis
+    hardware: str
+    gpus: int  # 0: on CPUs
+    groups: int
+    tp: int | None
+    seconds: float | None  # of the whole run; None: no estimate
+    low_s: float | None
+    high_s: float | None
+    startup_s: float
+    a_clip_s: float | None  # of one group, on average
+    gpu_hours: float | None
+    cost: float | None
+    num_bytes: int
+    bytes_measured: bool
+    notes: tuple[str, ...]
+
+
+def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Target) -> Estimate:
+    """`history` of the same model, newest first."""
+    runs = alike(history, target)
+    measured = Measured(planned, runs)
+    if measured.kinds:
+        return _from_runs(planned, runs, measured, target)
+    card = target.card or (DEFAULT_CARD if planned.model.compute_dtype == "bfloat16" else None)
+    if card is not None:
+        return _from_flops(planned, measured, target, card=card)
+    return _made(
+        planned,
+        measured,
+        target,
+        basis="none",
+        hardware="CPUs",
+        gpus=0,
+        groups=1,
+        tp=target.tp,
+        startup_s=0.0,
+        working_s=None,
+        notes=("no estimate before a first run on CPUs: a run leaves its times in the output, and plan reads them",),
+    )
+
+
+def alike(history: Sequence[RunHistory], target: Target) -> list[RunHistory]:
+    """Earlier runs that tell how long this one takes: on the hardware asked for, else on that of the last run."""
+    runs = [run for run in history if target.card is None or _has(run, target.card)]
+    runs = [run for run in runs if target.tp in (None, run.tp)]
+    if not runs:
+        return []
+    newest = runs[0]
+    runs = [run for run in runs if run.hardware.is_like(newest.hardware) and run.tp == newest.tp]
+    if newest.hardware.device == "cpu":  # who shares the cores matters
+        runs = [run for run in runs if (run.groups, run.threads) == (newest.groups, newest.threads)]
+    return runs
+
+
+def _has(run: RunHistory, card: str) -> bool:
+    return bool(set(CARDS[card].names) & set(run.hardware.cards))
+
+
+def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured, target: Target) -> Estimate:
+    newest = runs[0]
+    on_gpus = newest.hardware.device == "cuda"
+    gpus = (target.gpus or newest.groups * newest.tp) if on_gpus else 0
+    groups = _groups(gpus, newest.tp) if on_gpus else newest.groups
+    crews = crew_seconds(measured.totals(), groups=groups, encoders=newest.encoders, finishers=newest.finishers)
+    if on_gpus:
+        slowest = max(crews, key=lambda name: crews[name])
+        working_s = crews[slowest] + sum(crews[name] * _crews(newest, name) for name in crews if name != slowest) / max(
+            planned.to_render, 1
+        )
+        notes = [f"the slowest stage is {slowest}; the others run beside it"]
+    else:
+        working_s = sum(crews.values()) * measured.ratio(groups=groups)
+        notes = [f"the stages share the cores: earlier runs took {measured.ratio(groups=groups):.2f} of their sum"]
+    starts = runs[:NUM_STARTS]
+    return _made(
+        planned,
+        measured,
+        target,
+        basis="measured" if measured.is_complete else "scaled",
+        hardware=f"{newest.hardware}, as in run {newest.run_id}",
+        gpus=gpus,
+        groups=groups,
+        tp=newest.tp,
+        startup_s=fmean(run.startup_s + run.closing_s for run in starts),
+        working_s=working_s,
+        notes=(*notes, *measured.notes()),
+    )
+
+
+def _crews(run: RunHistory, stage: str) -> int:
+    return {"encode": run.encoders, "render": run.groups, "finish": run.finishers}[stage]
+
+
+def _groups(gpus: int, tp: int) -> int:
+    if gpus < tp:
+        raise ConfigError(f"gpus is {gpus}, expected at least {tp} (tp={tp}: the cards of one group)")
+    return gpus // tp
+
+
+def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, card: str) -> Estimate:
+    known, model = CARDS[card], planned.model
+    tp = target.tp or smallest_fitting_tp(model, card_bytes=known.gb * 10**9, shapes=planned.shapes)
+    if tp is None:
+        raise ConfigError(f"model {model.name} fits no group of {card} cards at these sizes; card=... takes another")
+    groups = _groups(target.gpus or tp, tp)
+    a_rank = known.tflops * 1e12 * target.utilisation * TP_EFFICIENCY[tp]
+    working_s = planned.total_flops / (a_rank * tp * min(groups, max(planned.to_render, 1)))
+    return _made(
+        planned,
+        measured,
+        target,
+        basis="flops",
+        hardware=f"{card} ({known.tflops:g} TFLOP/s dense bfloat16, {known.gb} GB)",
+        gpus=groups * tp,
+        groups=groups,
+        tp=tp,
+        startup_s=SETUP_S + _weights_bytes(model, planned, tp=tp) / LOAD_BYTES_S,
+        working_s=working_s,
+        notes=(
+            f"no run of this model on {card} was measured: FLOPs at {target.utilisation:.0%} of the card's peak"
+            + (f", {TP_EFFICIENCY[tp]:.0%} of that for {tp} ranks a group" if tp > 1 else ""),
+            "text encoder and decoders are counted as if on these cards too; on CPUs they are far slower",
+        ),
+    )
+
+
+def _weights_bytes(model: ModelConfig, planned: PlannedClips, *, tp: int) -> int:
+    return sum(card_memory(model, tp=tp, shapes=planned.shapes).weights.values())
+
+
+def _made(
+    planned: PlannedClips,
+    measured: Measured,
+    target: Target,
+    *,
+    basis: Basis,
+    hardware: str,
+    gpus: int,
+    groups: int,
+    tp: int | None,
+    startup_s: float,
+    working_s: float | None,
+    notes: tuple[str, ...],
+) -> Estimate:
+    if not planned.to_render:
+        working_s, startup_s = (0.0 if working_s is not None else None), 0.0
+    spread = NARROW if basis == "measured" and measured.fewest >= WELL_MEASURED else SPREAD[basis]
+    seconds = startup_s + working_s if working_s is not None else None
+    gpu_hours = seconds * gpus / 3600 if seconds is not None and gpus else None
+    return Estimate(
+        basis=basis,
+        hardware=hardware,
+        gpus=gpus,
+        groups=groups,
+        tp=tp,
+        seconds=seconds,
+        low_s=seconds / (1 + spread) if seconds is not None else None,
+        high_s=seconds * (1 + spread) if seconds is not None else None,
+        startup_s=startup_s,
+        a_clip_s=working_s * groups / planned.to_render if working_s is not None and planned.to_render else None,
+        gpu_hours=gpu_hours,
+        cost=gpu_hours * target.price if gpu_hours is not None and target.price is not None else None,
+        num_bytes=round(sum(measured.num_bytes(each) * each.to_render for each in planned.left)),
+        bytes_measured=bool(measured.kinds),
+        notes=notes,
+    )

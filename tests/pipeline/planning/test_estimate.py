@@ -1,0 +1,186 @@
+"""Hours, bytes and cost: arithmetic by hand on small numbers, and what is said where nothing was measured."""
+
+from dataclasses import replace
+
+import pytest
+
+from model.config import ModelConfig
+from model.shapes import clip_shape
+from pipeline.errors import ConfigError
+from pipeline.manifest.index import index_of
+from pipeline.planning.estimate import CARDS, SETUP_S, Target, alike, estimate
+from pipeline.planning.history import Hardware, Kind, KindTimes, RunHistory
+from pipeline.planning.planned import PlannedClips, PlannedKind, planned_clips
+from tests.clips import make_clip
+from tests.configured import load_model
+from tests.models import small_model
+from tests.pipeline.planning.test_history import CPU, KIND, SECONDS, run_history
+
+GPUS = Hardware(device="cuda", cards={"H100": 8}, cpu="x", cores=128, nodes=1)
+SUM_S = sum(SECONDS.values())
+
+
+def planned(*counts: tuple[Kind, int], model: ModelConfig | None = None, done: int = 0) -> PlannedClips:
+    model = model or small_model()
+    kinds = [
+        PlannedKind(
+            kind=kind,
+            shape=clip_shape(model, resolution=kind.resolution, ratio=kind.ratio, duration_s=kind.duration_s),
+            to_render=count,
+            done=done,
+            with_sound=count,
+            text_tokens=20,
+        )
+        for kind, count in counts
+    ]
+    return PlannedClips(model=model, negative_tokens=5, kinds=tuple(kinds))
+
+
+def on_gpus(run_id: str = "g1", **changes: object) -> RunHistory:
+    return run_history(run_id, **({"hardware": GPUS, "tp": 1, "groups": 8, "finishers": 2, "encoders": 1} | changes))
+
+
+def known(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
+def test_on_cpus_the_stages_share_the_cores_as_they_did_before() -> None:
+    found = estimate(planned((KIND, 20)), [run_history()], Target())
+    ratio = 52 / (10 * SUM_S)
+    assert found.basis == "measured"
+    assert found.seconds == pytest.approx(11 + 20 * SUM_S * ratio)
+    assert (found.gpus, found.gpu_hours, found.cost) == (0, None, None)
+    assert (found.num_bytes, found.bytes_measured) == (20_000, True)
+    assert known(found.low_s) < known(found.seconds) < known(found.high_s) < 1.2 * known(found.seconds)
+
+
+def test_runs_that_lost_time_do_not_say_how_stages_share_the_cores() -> None:
+    wasted = run_history("r2", driving_s=500.0, num_failed=3)
+    assert estimate(planned((KIND, 20)), [wasted, run_history()], Target()).seconds == pytest.approx(
+        estimate(planned((KIND, 20)), [run_history()], Target()).seconds
+    )
+
+
+def test_on_gpus_the_slowest_stage_decides() -> None:
+    found = estimate(planned((KIND, 800)), [on_gpus()], Target(price=2.0))
+    finishing = 800 * (1.0 + 0.75 + 0.25) / 2
+    assert finishing > 800 * 4.0 / 8
+    assert found.seconds == pytest.approx(11 + finishing, rel=0.02)
+    assert "finish" in found.notes[0]
+    assert found.gpu_hours == pytest.approx(known(found.seconds) * 8 / 3600)
+    assert found.cost == pytest.approx(known(found.gpu_hours) * 2)
+
+
+def test_other_numbers_of_the_same_cards_are_counted_with() -> None:
+    few = estimate(planned((KIND, 800)), [on_gpus()], Target(gpus=2))
+    assert (few.groups, few.gpus) == (2, 2)
+    assert few.seconds == pytest.approx(11 + 800 * 4.0 / 2, rel=0.02)
+    with pytest.raises(ConfigError, match="gpus is 1, expected at least 2"):
+        estimate(planned((KIND, 800)), [on_gpus(tp=2, groups=4)], Target(gpus=1))
+
+
+def test_kinds_that_no_run_measured_are_scaled_by_flops_and_pixels() -> None:
+    more_steps = replace(KIND, steps=16)
+    found = estimate(planned((more_steps, 10)), [run_history()], Target())
+    assert found.basis == "scaled"
+    one = estimate(planned((KIND, 10)), [run_history()], Target())
+    ratio = 52 / (10 * SUM_S)
+    assert known(found.seconds) - known(one.seconds) == pytest.approx(
+        10 * 4.0 * ratio
+    )  # the render stage alone doubles
+    assert found.num_bytes == one.num_bytes
+    assert "10 clips are of kinds that no run measured" in found.notes[-1]
+    longer = estimate(planned((replace(KIND, duration_s=5), 10)), [run_history()], Target())
+    assert longer.num_bytes == pytest.approx(10_000 * 5 / 3, rel=0.01)
+
+
+def test_hardware_tp_and_threads_must_be_those_of_the_last_run() -> None:
+    last = run_history("r3")
+    runs = [last, run_history("r2", tp=1), run_history("r1", threads=2), run_history("r0"), on_gpus()]
+    assert [run.run_id for run in alike(runs, Target())] == ["r3", "r0"]
+    assert [run.run_id for run in alike(runs, Target(tp=1))] == ["r2"]
+    assert alike(runs, Target(card="h100")) == [runs[-1]]
+    assert alike(runs, Target(card="l4")) == []
+
+
+def test_before_any_run_on_cpus_nothing_is_promised() -> None:
+    found = estimate(planned((KIND, 20)), [], Target())
+    assert (found.basis, found.seconds, found.gpu_hours) == ("none", None, None)
+    assert "no estimate before a first run" in found.notes[0]
+    assert found.num_bytes > 0
+    assert not found.bytes_measured
+
+
+def test_before_any_run_on_gpus_flops_and_a_stated_utilisation_count() -> None:
+    model = load_model("magihuman_distill")
+    kind = Kind(resolution="256P", ratio="16:9", duration_s=5, steps=8, guided=False, image=False)
+    clips = planned((kind, 1000), model=model)
+    found = estimate(clips, [], Target(card="h200", gpus=4, utilisation=0.5, price=3.0))
+    assert (found.basis, found.tp, found.groups) == ("flops", 1, 4)
+    assert known(found.seconds) - found.startup_s == pytest.approx(clips.total_flops / (4 * 989e12 * 0.5))
+    assert found.startup_s == pytest.approx(SETUP_S + 30.6, abs=0.1)
+    assert found.high_s == pytest.approx(2 * known(found.seconds))
+    assert "50% of the card's peak" in found.notes[0]
+    assert estimate(clips, [], Target()).hardware.startswith("h100")
+
+
+def test_nothing_left_takes_nothing() -> None:
+    found = estimate(planned((KIND, 0), done=5), [run_history()], Target())
+    assert (found.seconds, found.num_bytes) == (0, 0)
+
+
+def test_a_size_that_the_model_has_no_more_is_not_scaled_from() -> None:
+    gone = KindTimes(kind=replace(KIND, resolution="9P"), count=3, seconds=SECONDS, num_bytes=1)
+    assert estimate(planned((KIND, 1)), [run_history(kinds=(gone,))], Target()).basis == "none"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"card": "h1000"}, "card is 'h1000', expected one of a10g"),
+        ({"gpus": 0}, "gpus is 0, expected at least 1"),
+        ({"utilisation": 40}, "utilisation is 40, expected more than 0 and at most 1"),
+        ({"price": -1}, "price is -1"),
+    ],
+)
+def test_impossible_targets_are_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Target(**values)  # type: ignore[arg-type]
+
+
+def test_a_model_that_fits_no_group_of_a_card_says_so() -> None:
+    model = load_model("magihuman_1080p")
+    kind = Kind(resolution="1080P", ratio="16:9", duration_s=15, steps=8, guided=False, image=False)
+    with pytest.raises(ConfigError, match="fits no group of l4 cards"):
+        estimate(planned((kind, 1), model=model), [], Target(card="l4"))
+
+
+def test_cards_are_known_by_memory_and_speed() -> None:
+    assert {card.gb for card in CARDS.values()} == {24, 40, 48, 80, 141}
+
+
+def test_rows_are_counted_by_kind() -> None:
+    clips = [
+        make_clip("a", row=0),
+        make_clip("b", row=1, steps=4),
+        make_clip("c", row=2, audio=False),
+        make_clip("d", row=3, duration_s=5),
+        make_clip("e", row=4),
+    ]
+    index = index_of(clips, [f"{n:016x}" for n in range(5)])
+    found = planned_clips(index, small_model(), done=[3], skipped=[4], negative_tokens=7)
+    counted = {
+        (each.kind.duration_s, each.kind.steps): (each.to_render, each.done, each.with_sound) for each in found.kinds
+    }
+    assert counted == {(3, 8): (2, 0, 1), (3, 4): (1, 0, 1), (5, 8): (0, 1, 0)}
+    assert (found.to_render, found.done) == (3, 1)
+    assert {each.kind.duration_s for each in found.left} == {3}
+    guided_first = found.flops(found.left[0]).stages[0]
+    assert guided_first.forwards == 2 * found.left[0].kind.steps
+    assert found.total_flops == sum(each.to_render * found.flops(each).total for each in found.kinds)
+
+
+def test_hardware_of_the_last_run_decides_before_other_hardware() -> None:
+    cpu_first = estimate(planned((KIND, 4)), [run_history("new"), on_gpus(run_id="old")], Target())
+    assert cpu_first.hardware.startswith(str(CPU))
