@@ -8,10 +8,13 @@ class Figure:
     value: float
     unit: str
     goal: float | None = None  # at least this much; None: only reported
+    is_limit: bool = False  # at most this much instead
 
     @property
     def met(self) -> bool | None:
-        return None if self.goal is None else self.value >= self.goal
+        if self.goal is None:
+            return None
+        return self.value <= self.goal if self.is_limit else self.value >= self.goal
 
     def values(self) -> dict[str, float | str | bool | None]:
         return {"value": round(self.value, 3), "unit": self.unit, "goal": self.goal, "met": self.met}
