@@ -5,6 +5,7 @@
 """
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -86,7 +87,17 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    name, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our words has read enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ENVIRONMENT
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    name, *words = arguments or ["--help"]
     if name in ("-h", "--help", "help"):
         print(overview({name: command.summary for name, command in COMMANDS.items()}))
         return 0

@@ -118,3 +118,15 @@ def test_parity_finds_an_error_of_one_percent(tmp_path: Path, capsys: pytest.Cap
     save_file(tensors, tmp_path / name, metadata)
     assert main(["parity", f"path={tmp_path}"]) == 1
     assert "4 ok, 1 OFF" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_read_enough_causes_no_traceback() -> None:
+    happyhorse = Path(sys.executable).parent / "happyhorse"
+    process = subprocess.Popen([happyhorse, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert said == b""
