@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from model.config import ModelConfig
 from model.memory import card_memory, smallest_fitting_tp
+from model.parallel import check_tp_size
 from pipeline.errors import ConfigError
 from pipeline.planning.history import RunHistory
 from pipeline.planning.measured import Measured, crew_seconds
@@ -56,6 +57,8 @@ class Target:
     price: float | None = None  # of a GPU-hour
 
     def __post_init__(self) -> None:
+        if self.card is not None:
+            object.__setattr__(self, "card", self.card.lower())
         if self.card is not None and self.card not in CARDS:
             raise ConfigError(f"card is {self.card!r}, expected one of {', '.join(CARDS)}")
         if self.gpus is not None and self.gpus < 1:
@@ -85,6 +88,17 @@ class Estimate:
     num_bytes: int
     bytes_measured: bool
     notes: tuple[str, ...]
+
+
+def check_target(model: ModelConfig, target: Target) -> None:
+    """ConfigError for a group size that cannot cut the model."""
+    if target.tp is None:
+        return
+    for part, config in model.transformers.items():
+        try:
+            check_tp_size(config, target.tp)
+        except ValueError as error:
+            raise ConfigError(f"tp: {error} ({part})") from error
 
 
 def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Target) -> Estimate:

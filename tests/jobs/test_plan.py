@@ -67,6 +67,8 @@ def test_the_keys_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("word", "said"),
     [
         ("card=h1000", "card is 'h1000', expected one of"),
+        ("tp=3", "tp: tensor parallel size 3 does not divide 8 key/value heads; sizes that work: 1, 2, 4, 8"),
+        ("tp=0", "sizes that work: 1, 2, 4, 8"),
         ("gpus=0", "gpus is 0, expected at least 1"),
         ("gpus=some", 'gpus: got "some", expected a whole number'),
         ("format=xml", 'format: got "xml", expected'),
@@ -77,6 +79,17 @@ def test_the_keys_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_impossible_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, said: str) -> None:
     assert main(["plan", manifest(tmp_path, prompt=["red"]), "model=magihuman_distill", word]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_foal_is_not_cut_over_eight_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", manifest(tmp_path, prompt=["red"]), "card=h100", "tp=8"]) == 2
+    assert "size 8 does not divide 4 key/value heads; sizes that work: 1, 2, 4" in capsys.readouterr().err
+
+
+def test_cards_are_known_in_any_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = manifest(tmp_path, prompt=["red"])
+    found = json_of(capsys, words, "model=magihuman_distill", "card=H100")
+    assert found["estimate"]["hardware"].startswith("h100")
 
 
 def test_a_released_model_is_planned_without_its_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
