@@ -10,7 +10,7 @@ from model.text import build_token_counter
 from pipeline.convert.conversion import Conversion, Format, convert
 from pipeline.images.access import ImageAccess
 from pipeline.store import StorageSettings
-from pipeline.weights.opening import open_weights, weights_errors
+from pipeline.weights.opening import BUILTIN, open_weights, weights_errors
 
 UNCOUNTED = "none"
 
@@ -44,11 +44,18 @@ def manifest(values: Mapping[str, Any]) -> int:
     )
     num_rows = convert(conversion)
     print(f"{settings.target}: {num_rows} rows" + (f", checked for model {settings.model.name}" * settings.check))
+    if settings.check and _is_uncounted(settings):
+        print(f"tokens were not counted: weights=PLACE with {settings.model.name}'s tokenizer counts them")
     return 0
 
 
+def _is_uncounted(settings: ManifestSettings) -> bool:
+    """Whether there is no tokenizer: none is wanted, or those in the package are another model's."""
+    return settings.weights == UNCOUNTED or (settings.weights == BUILTIN and settings.model.codecs.text != "foal")
+
+
 def _token_counter(settings: ManifestSettings) -> Callable[[str], int]:
-    if settings.weights == UNCOUNTED:
+    if _is_uncounted(settings):
         return lambda text: 0
     with weights_errors(settings.weights):
         return build_token_counter(settings.model, open_weights(settings.weights, settings.storage))

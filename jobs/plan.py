@@ -12,6 +12,7 @@ from jobs.plan_page import page
 from jobs.plan_values import plan_values
 from jobs.settings import SELECTING, TextSettings
 from jobs.typed import build
+from pipeline.manifest.selection import Selection
 from pipeline.planning.answer import PlanSettings, read_plan
 from pipeline.planning.estimate import Target
 
@@ -46,7 +47,7 @@ def plan_settings(values: Mapping[str, Any]) -> PlanSettings:
     """ConfigError for a wrong type or value, naming its key."""
     apart = ("job", "text", "retry", "format", *SELECTING, *TARGET)
     own = {key: value for key, value in values.items() if key not in apart}
-    own["selection"] = {key: values[key] for key in SELECTING}
+    own["selection"] = build(Selection, {key: values[key] for key in SELECTING}, at="")
     own["truncate_text"] = build(TextSettings, values["text"], at="text").truncate
     own["retry_failed"] = build(RetryFailed, values["retry"], at="retry").failed
     target = build(Target, {key: values[key] for key in TARGET}, at="")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jobs.typed import build
+from pipeline.manifest.selection import Selection
 from pipeline.settings import RunSettings
 
 SELECTING = ("where", "shard", "limit")  # keys of the root that say which rows
@@ -27,7 +28,7 @@ def job_settings(values: Mapping[str, Any]) -> JobSettings:
 def run_settings(values: Mapping[str, Any]) -> RunSettings:
     """What `render` does. ConfigError for a wrong type or value, naming its key."""
     own = {key: value for key, value in values.items() if key not in ("address", "job", "text", *SELECTING)}
-    own["selection"] = {key: values[key] for key in SELECTING}
+    own["selection"] = build(Selection, {key: values[key] for key in SELECTING}, at="")
     own["truncate_text"] = build(TextSettings, values["text"], at="text").truncate
     if values["address"] is not None:
         own["cluster"] = {**own["cluster"], "address": values["address"]}

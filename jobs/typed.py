@@ -42,6 +42,8 @@ def build(kind: type[Kind], values: object, *, at: str) -> Kind:
 def _convert(value: Any, hint: Any, key: str, *, expected: str = "") -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
         return build(hint, value, at=key)  # type: ignore[arg-type]
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.s3_server import moto_s3, moto_server, swift_s3, swift_server
 
 __all__ = ["moto_s3", "moto_server", "swift_s3", "swift_server"]  # fixtures for all tests
+# The same examples in every run; `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 ORDER = ("s3", "cluster", "slow", "e2e")  # unmarked ones come before all of these
 
 

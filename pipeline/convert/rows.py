@@ -69,6 +69,8 @@ def _check_header(header: list[str], name: str) -> None:
         _fail(name, "an empty file", "a first row with the names of the columns")
     if len(header) > MAX_COLUMNS:
         _fail(name, f"{len(header)} columns", f"at most {MAX_COLUMNS}")
+    if len(header) == 1 and ";" in header[0]:
+        _fail(name, "columns with semicolons between them", "commas")
     for number, column in enumerate(header, 1):
         if not column:
             _fail(name, f"a column without a name, the {number}th of {len(header)}", "a name for every column")

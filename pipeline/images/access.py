@@ -159,4 +159,8 @@ def _is_below(path: str, root: str) -> bool:
 
 def _allowed(access: ImageAccess) -> str:
     own, *others = [f"{root.rstrip('/')}/" for root in access.roots] or ["(it has none)"]
-    return f"a file below the manifest's own folder {own}" + "".join(f" or below {other}" for other in others)
+    return (
+        f"a file below the manifest's own folder {own}"
+        + "".join(f" or below {other}" for other in others)
+        + " (images.roots=[...] allows more)"
+    )

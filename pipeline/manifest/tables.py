@@ -33,6 +33,7 @@ BATCH_BYTES = 16 << 20  # about: rows that hold images are read a few at a time
 READ_BYTES = 1 << 20  # of a column at a time, from disk
 READ_BYTES_REMOTE = 8 << 20
 NUM_READERS = 16  # of footers
+CONVERTIBLE = (".csv", ".jsonl", ".ndjson", ".json")
 log = logging.getLogger(__name__)
 
 
@@ -245,7 +246,10 @@ def _reading(file: FoundFile) -> Iterator[None]:
             raise StoreError(f"cannot read {file.where}: {os.strerror(error.errno)}") from error
         size = file.store.head(file.key) or 0
         reason = " ".join(str(error).split())[:120]
-        _fail(file.where, f"{size} bytes that are not Parquet ({reason})", "a Parquet file")
+        wanted = "a Parquet file"
+        if file.key.endswith(CONVERTIBLE):
+            wanted += f"; `happyhorse manifest {file.where} TARGET.parquet` makes one of it"
+        _fail(file.where, f"{size} bytes that are not Parquet ({reason})", wanted)
 
 
 def _is_results(part: Part) -> bool:

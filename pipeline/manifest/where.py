@@ -88,7 +88,10 @@ class _Evaluation:
             return self._call(pc.invert, node, self.of(node.operand))
         if isinstance(node, ast.Compare):
             return self._compare(node)
-        return pa.scalar(self._value(node))
+        try:
+            return pa.scalar(self._value(node))
+        except OverflowError:
+            self.where.fail(node, "a number that is too large")
 
     def _compare(self, node: ast.Compare) -> Any:
         """`1 < a <= 3` is `1 < a and a <= 3`, as in Python."""

@@ -77,22 +77,29 @@ CELLS: list[tuple[str, Any, str]] = [
         "gone.png",
         "row 1, column image: got 'gone.png', expected a file that is there (FOLDER/gone.png is not)",
     ),
-    ("image", "", "row 1, column image: got '', expected a file below the manifest's own folder FOLDER/"),
+    (
+        "image",
+        "",
+        "row 1, column image: got '', expected a file below the manifest's own folder FOLDER/ "
+        "(images.roots=[...] allows more)",
+    ),
     (
         "image",
         "../secret.png",
-        "row 1, column image: got '../secret.png', expected a file below the manifest's own folder FOLDER/",
+        "row 1, column image: got '../secret.png', expected a file below the manifest's own folder FOLDER/ "
+        "(images.roots=[...] allows more)",
     ),
     (
         "image",
         "/etc/passwd",
-        "row 1, column image: got '/etc/passwd', expected a file below the manifest's own folder FOLDER/",
+        "row 1, column image: got '/etc/passwd', expected a file below the manifest's own folder FOLDER/ "
+        "(images.roots=[...] allows more)",
     ),
     (
         "image",
         "https://host/a.png",
-        "row 1, column image: got 'https://host/a.png', expected a file below the manifest's own folder FOLDER/, "
-        "or a host that images.hosts lists",
+        "row 1, column image: got 'https://host/a.png', expected a file below the manifest's own folder FOLDER/ "
+        "(images.roots=[...] allows more), or a host that images.hosts lists",
     ),
     (
         "image",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
@@ -101,6 +101,7 @@ def test_filters_that_are_none(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@example("9223372036854775808")
 @given(st.text(max_size=60))
 def test_any_text_is_a_filter_or_a_message(text: str) -> None:
     try:
