@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.settings import run_settings
+from pipeline.manifest.selection import EVERYTHING
 from pipeline.run import render_manifest
 from pipeline.summary import STOPPED, RunSummary
 
@@ -12,6 +13,8 @@ def render(values: Mapping[str, Any]) -> int:
     settings = run_settings(values)
     summary = render_manifest(settings)
     print(*tell(summary, output=settings.output), sep="\n")
+    if settings.selection != EVERYTHING:
+        print("results.parquet holds the rows that were selected; without where, shard and limit it holds all")
     return summary.exit_code
 
 

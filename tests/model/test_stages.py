@@ -11,7 +11,12 @@ from model.renderer import Latents, Renderer, RenderRequest
 from model.sampling.base import sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.prediction import velocity_of
-from model.sampling.super_resolution import sample_super_resolution, start_audio, start_video
+from model.sampling.super_resolution import (
+    frame_guidance,
+    sample_super_resolution,
+    start_audio,
+    start_video,
+)
 from model.transformer import Transformer
 from tests.models import TRANSFORMER, small_model
 
@@ -141,6 +146,15 @@ def test_steps_are_counted_over_all_stages() -> None:
     told: list[tuple[int, int]] = []
     renderer().render(request(), on_step=lambda done, total: told.append((done, total)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_guidance_of_super_resolution_is_weak_on_the_first_frames() -> None:
+    config = SuperResolutionConfig(video_guidance=3.5, video_guidance_first=2.0, guidance_first_frames=13)
+    scales = frame_guidance(config, 16, like=torch.zeros(1))
+    assert scales.flatten().tolist() == [2.0] * 13 + [3.5] * 3
+    video = torch.ones(1, 48, 16, 2, 2)
+    assert (video * scales)[0, 7, :, 1, 0].tolist() == [2.0] * 13 + [3.5] * 3, "along the latent frames"
+    assert frame_guidance(config, 5, like=torch.zeros(1)).flatten().tolist() == [2.0] * 5
 
 
 @pytest.mark.parametrize(
