@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.codecs.libraries import build_empty, fill, find_tensors
+from model.codecs.libraries import build_empty, build_from, fill, find_tensors
 from model.codecs.parts import TEXT, read_json
 from model.config import ModelConfig
 from model.weights import TensorEntry, WeightReader, WeightsMismatch
@@ -78,13 +78,15 @@ def check_t5gemma(model: ModelConfig, reader: WeightReader) -> None:
 def _find_t5gemma(model: ModelConfig, reader: WeightReader) -> tuple[Any, dict[str, TensorEntry]]:
     from transformers import T5GemmaConfig, T5GemmaEncoderModel
 
-    config = T5GemmaConfig.from_dict({**read_json(reader, f"{TEXT}/config.json"), "is_encoder_decoder": False})
+    name = f"{TEXT}/config.json"
+    values = {**read_json(reader, name), "is_encoder_decoder": False}
+    config = build_from(name, lambda: T5GemmaConfig.from_dict(values))
     channels = config.encoder.hidden_size
     if channels != model.transformer.text_in_channels:
         raise WeightsMismatch(
             f"{TEXT}/config.json: hidden_size is {channels}, expected {model.transformer.text_in_channels}"
         )
-    encoder = build_empty(lambda: T5GemmaEncoderModel(config))
+    encoder = build_from(name, lambda: build_empty(lambda: T5GemmaEncoderModel(config)))
     return encoder, find_tensors(encoder, reader, part=TEXT, renamed=_own_name)
 
 

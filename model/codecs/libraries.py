@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.codecs.parts import read_json
+from model.codecs.parts import Built, built_from, read_json
 from model.weights import (
     DTYPES,
     Index,
@@ -39,7 +39,14 @@ def build_diffusers(kind: Any, reader: WeightReader, *, part: str, expected: Map
     for name, wanted in expected.items():
         if values.get(name) != wanted:
             raise WeightsMismatch(f"{part}/config.json: {name} is {values.get(name)}, expected {wanted}")
-    return build_empty(lambda: kind(**values))
+    return build_from(f"{part}/config.json", lambda: build_empty(lambda: kind(**values)))
+
+
+def build_from(name: str, make: Callable[[], Built]) -> Built:
+    """`built_from`, for diffusers and transformers."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return built_from(name, make, refusals=(StrictDataclassError,))
 
 
 def same_name(stored: str) -> str | None:

@@ -10,17 +10,28 @@ Looks at names, headers and small files; imports none of the libraries.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from model.config import Codecs, ModelConfig
 from model.weights import WeightReader, WeightsMismatch, read_index
 
+Built = TypeVar("Built")
 TURBO, WAN, AUDIO, TEXT = "turbo_vae", "wan_vae", "audio_vae", "text_encoder"
 EXTRA = "released"  # of pyproject.toml
 _CONFIG = ("config.json", r"config\.json")
 _VAE = (_CONFIG, ("diffusion_pytorch_model.safetensors", r"diffusion_pytorch_model\.safetensors(\.index\.json)?"))
+REFUSALS: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
 NEEDED: Mapping[str, tuple[tuple[str, str], ...]] = {  # part -> (what it is called in a message, pattern of its name)
     TURBO: (("a .json", r"[^/]+\.json"), ("a .ckpt", r"[^/]+\.ckpt")),
     WAN: _VAE,
@@ -75,11 +86,25 @@ def only_file(reader: WeightReader, part: str, suffix: str) -> str:
 def read_json(reader: WeightReader, name: str) -> dict[str, Any]:
     try:
         values = json.loads(reader.read(name, 0, reader.size_bytes(name)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsMismatch(f"{name} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise WeightsMismatch(f"{name} holds no table")
     return values
+
+
+def built_from(name: str, make: Callable[[], Built], *, refusals: tuple[type[Exception], ...] = ()) -> Built:
+    """What `make` builds from the config `name`. WeightsMismatch for values that it cannot be built from.
+
+    `refusals`: what a library raises besides Python's and torch's own.
+    """
+    try:
+        return make()
+    except WeightsMismatch:
+        raise
+    except (*REFUSALS, *refusals) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsMismatch(f"{name}: nothing can be built from it: {reason}") from error
 
 
 def _named(names: list[str], part: str, pattern: str) -> list[str]:

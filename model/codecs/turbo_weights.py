@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.codecs.parts import TURBO, only_file, read_json
+from model.codecs.parts import TURBO, built_from, only_file, read_json
 from model.codecs.turbo import TurboConfig, TurboDecoder
 from model.weights import WeightReader, WeightsMismatch, check_state, read_checkpoint
 
@@ -25,15 +25,19 @@ def turbo_config(reader: WeightReader) -> TurboConfig:
     name = only_file(reader, TURBO, ".json")
     values = read_json(reader, name)
     try:
-        return TurboConfig.from_json(values)
+        config = TurboConfig.from_json(values)
+        if not isinstance(config.resnet_norm_eps, int | float):  # all others decide shapes
+            raise TypeError(f"resnet_norm_eps is {config.resnet_norm_eps!r}, expected a number")
     except (ValueError, TypeError) as error:
         raise WeightsMismatch(f"{name}: {error}") from error
+    return config
 
 
 def _decoder_and_tensors(reader: WeightReader) -> tuple[TurboDecoder, dict[str, Tensor]]:
     """The decoder without memory, and the checkpoint's tensors for it, mapped where the file is local."""
+    config = turbo_config(reader)
     with torch.device("meta"):
-        decoder = TurboDecoder(turbo_config(reader))
+        decoder = built_from(only_file(reader, TURBO, ".json"), lambda: TurboDecoder(config))
     name = only_file(reader, TURBO, ".ckpt")
     saved = read_checkpoint(reader, name)
     stored = {key: tensor for key, tensor in saved.items() if key.startswith("decoder.")}  # an encoder may be there too

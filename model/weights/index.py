@@ -76,7 +76,7 @@ def _sharded_files(reader: WeightReader, part: str, index: str, names: set[str])
     try:
         weight_map = json.loads(reader.read(index, 0, reader.size_bytes(index)))["weight_map"]
         files = sorted({f"{part}/{file}" for file in weight_map.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsMismatch(f"{index} is not an index of shards: {type(error).__name__} {error}") from error
     absent = [file for file in files if file not in names]
     if absent:
@@ -91,7 +91,7 @@ def index_of(reader: WeightReader, files: Iterable[str]) -> Index:
     metadata: dict[str, str] = {}
     for file in files:
         header, data_start = read_header(reader, file)
-        metadata |= header.pop("__metadata__", {})
+        metadata |= header.pop("__metadata__", {})  # `read_header` saw that it is a table
         for name, value in header.items():
             if name in entries:
                 raise WeightsMismatch(f"{name} is in {entries[name].file} and again in {file}")
@@ -107,9 +107,11 @@ def read_header(reader: WeightReader, file: str) -> tuple[dict[str, Any], int]:
         raise WeightsMismatch(f"{file} ({size} bytes) is truncated or not a safetensors file")
     try:
         header: dict[str, Any] = json.loads(reader.read(file, 8, 8 + length))
+        if not isinstance(header.get("__metadata__", {}), dict):
+            raise TypeError("its metadata are no table")
         ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
         described = max(ends, default=0) + 8 + length
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise WeightsMismatch(f"{file} is not a safetensors file: {error}") from error
     if described != size:
         what = "truncated" if described > size else "not whole, or something was added to it"
@@ -122,6 +124,8 @@ def entry_of(file: str, name: str, value: dict[str, Any], data_start: int) -> Te
     try:
         start, stop = value["data_offsets"]
         shape, dtype = tuple(value["shape"]), value["dtype"]
+        if any(type(number) is not int for number in (start, stop, *shape)):
+            raise TypeError("its sizes and places are not whole numbers")
         needed = math.prod(shape) * DTYPES[dtype].itemsize if dtype in DTYPES else stop - start
         fits = start >= 0 and stop - start == needed and all(size >= 0 for size in shape)
     except (ValueError, KeyError, TypeError) as error:

@@ -50,10 +50,28 @@ def read_shards(reader: WeightReader) -> Shards | None:
         values: dict[str, Any] = json.loads(reader.read(SHARDS, 0, reader.size_bytes(SHARDS)))
         if values.pop("format") != FORMAT:
             raise ValueError("it has another format")
-        shards = Shards(**values | {"parts": tuple(values["parts"]), "cut": tuple(values["cut"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shards = _shards_from(values)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsMismatch(f"{SHARDS} does not say how the weights are cut: {error}") from error
     return shards
+
+
+def _shards_from(values: dict[str, Any]) -> Shards:
+    """KeyError, TypeError or ValueError for what `to_json` does not write."""
+    wanted = {"tp": int, "digest": str, "parts": list, "cut": list, "copied": dict}
+    if values.keys() != wanted.keys():
+        raise ValueError(f"it has {', '.join(sorted(values))}, expected {', '.join(sorted(wanted))}")
+    for name, kind in wanted.items():
+        if type(values[name]) is not kind:
+            raise TypeError(f"{name} is {values[name]!r}, expected {kind.__name__}")
+    if values["tp"] < 1:
+        raise ValueError(f"tp is {values['tp']}, expected at least 1")
+    for name in ("parts", "cut", "copied"):
+        texts = [*values[name], *(values[name].values() if name == "copied" else ())]
+        strays = [text for text in texts if not isinstance(text, str)]
+        if strays:
+            raise TypeError(f"{name} has {strays[0]!r}, expected str")
+    return Shards(**values | {"parts": tuple(values["parts"]), "cut": tuple(values["cut"])})
 
 
 def rank_file(part: str, *, tp: int, rank: int) -> str:

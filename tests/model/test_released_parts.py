@@ -42,6 +42,10 @@ def change_json(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def change_encoder(path: Path, **values: Any) -> None:
+    change_json(path, encoder=json.loads(path.read_text())["encoder"] | values)
+
+
 def change_tensors(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
     tensors = load_file(path)
     edit(tensors)
@@ -105,6 +109,36 @@ BROKEN: dict[str, tuple[Callable[[Path], object], Callable[[ModelConfig, WeightR
         lambda root: change_json(root / "turbo_vae" / "TurboVAE.json", decoder_causal=True),
         build_video_decoder,
         r"turbo_vae/TurboVAE\.json: decoder_causal is True",
+    ),
+    "JSON that is too deep": (
+        lambda root: (root / "wan_vae" / "config.json").write_text("[" * 200_000),
+        build_image_encoder,
+        r"wan_vae/config\.json is not JSON",
+    ),
+    "a Wan VAE of words": (
+        lambda root: change_json(root / "wan_vae" / "config.json", base_dim="x"),
+        build_image_encoder,
+        r"wan_vae/config\.json: nothing can be built from it: ",
+    ),
+    "an encoder that is a number": (
+        lambda root: (root / "text_encoder" / "config.json").write_text('{"encoder": 3}'),
+        build_text_encoder,
+        r"text_encoder/config\.json: nothing can be built from it: ",
+    ),
+    "an encoder of words": (
+        lambda root: change_encoder(root / "text_encoder" / "config.json", num_hidden_layers="x"),
+        build_text_encoder,
+        r"text_encoder/config\.json: nothing can be built from it: ",
+    ),
+    "Turbo channels of all kinds": (
+        lambda root: change_json(root / "turbo_vae" / "TurboVAE.json", decoder_block_out_channels=[4, "8", None, -16]),
+        build_video_decoder,
+        r"turbo_vae/TurboVAE\.json: nothing can be built from it: ",
+    ),
+    "a Turbo norm of words": (
+        lambda root: change_json(root / "turbo_vae" / "TurboVAE.json", resnet_norm_eps="x"),
+        build_video_decoder,
+        r"turbo_vae/TurboVAE\.json: resnet_norm_eps is 'x', expected a number",
     ),
     "a Turbo decoder of another width": (
         lambda root: change_json(root / "turbo_vae" / "TurboVAE.json", decoder_block_out_channels=[4, 8, 12, 20]),

@@ -143,6 +143,29 @@ def test_damaged_files_are_named(root: Path, tmp_path: Path) -> None:
         load(root)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"__metadata__":null}',
+        b'{"__metadata__":"x"}',
+        b"[" * 200_000,
+        b'{"a":{"dtype":"F32","shape":[0.0],"data_offsets":[0,0]}}',
+        b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,0]}}',
+    ],
+    ids=["no metadata", "metadata of text", "deep", "shape of a fraction", "shape of a truth"],
+)
+def test_headers_that_are_json_and_no_safetensors_are_refused(root: Path, header: bytes) -> None:
+    (root / "base" / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsMismatch, match=r"base/model\.safetensors.* is not"):
+        load(root)
+
+
+def test_an_index_that_is_too_deep_is_refused(root: Path) -> None:
+    (root / "base" / "model.safetensors.index.json").write_text("[" * 200_000)
+    with pytest.raises(WeightsMismatch, match="is not an index of shards: RecursionError"):
+        load(root)
+
+
 def test_the_digest_follows_the_content(root: Path) -> None:
     before = weights_digest(LocalWeights(root), ["base"])
     assert weights_digest(LocalWeights(root), ["base"]) == before

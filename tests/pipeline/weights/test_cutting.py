@@ -1,6 +1,7 @@
 """Weights cut once: every rank's file gives it exactly what it would have read, and nothing else passes for it."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from model.config import ModelConfig
 from model.parallel import shard
 from model.parts import check_weights, find_mismatches, parts_of
 from model.transformer import Transformer
-from model.weights import LocalWeights, WeightReader, WeightsMismatch, load_transformer_weights, weights_digest
+from model.weights import (
+    LocalWeights,
+    WeightReader,
+    WeightsMismatch,
+    load_transformer_weights,
+    read_shards,
+    weights_digest,
+)
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.store import StorageSettings, open_store
 from pipeline.weights.cutting import shard_weights
@@ -124,6 +132,32 @@ def test_what_is_not_finished_is_no_weights(root: Path, tmp_path: Path) -> None:
     (tmp_path / "cut" / "shards.json").write_text("{}")
     with pytest.raises(WeightsMismatch, match=r"shards\.json does not say how the weights are cut"):
         check_weights(MODEL, LocalWeights(tmp_path / "cut"), tp=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"copied": None}, "copied is None, expected dict"),
+        ({"copied": {"text/model.safetensors": 1}}, "copied has 1, expected str"),
+        ({"parts": [1, 2]}, "parts has 1, expected str"),
+        ({"cut": "base"}, "cut is 'base', expected list"),
+        ({"tp": "2"}, "tp is '2', expected int"),
+        ({"tp": True}, "tp is True, expected int"),
+        ({"tp": 0}, "tp is 0, expected at least 1"),
+        ({"digest": 7}, "digest is 7, expected str"),
+        ({"more": 7}, "it has copied, cut, digest, more"),
+    ],
+)
+def test_shards_json_of_other_types_is_refused(
+    root: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    target, path = cut(root, tmp_path / "cut", tp=2), tmp_path / "cut" / "shards.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(WeightsMismatch, match=message):
+        read_shards(target)
+    path.write_text("[" * 200_000)
+    with pytest.raises(WeightsMismatch, match="does not say how the weights are cut"):
+        read_shards(target)
 
 
 def test_a_target_with_other_files_and_a_source_that_is_cut_are_refused(root: Path, tmp_path: Path) -> None:
