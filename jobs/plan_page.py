@@ -28,7 +28,15 @@ def page(settings: PlanSettings, found: RunPlan) -> Iterator[RenderableType]:
     counts += [f"{clips['done']} done already"] if settings.output is not None else []
     counts += [f"{clips['given_up']} given up before"] if clips["given_up"] else []
     yield Text(f"{settings.manifest}: {', '.join(counts)}, model {settings.model.name}", style="bold")
-    yield _clips_table(clips["kinds"])
+    if clips["kinds"]:
+        yield _clips_table(clips["kinds"])
+    if clips["to_render"]:
+        yield from _what_it_takes(values)
+    for note in (*values["estimate"]["notes"], *values["notes"]):
+        yield Text(f"- {note}")
+
+
+def _what_it_takes(values: Values) -> Iterator[RenderableType]:
     yield Text(
         f"{_tokens(values['tokens'])} through the model, {_flops(values['flops']['total'])} in all{_share(values)}"
     )
@@ -37,8 +45,6 @@ def page(settings: PlanSettings, found: RunPlan) -> Iterator[RenderableType]:
     yield from map(Text, _memory_words(values["memory"]))
     yield Text("")
     yield _estimate_table(values["estimate"])
-    for note in (*values["estimate"]["notes"], *values["notes"]):
-        yield Text(f"- {note}")
 
 
 def _clips_table(kinds: Sequence[Values]) -> Table:
@@ -60,7 +66,7 @@ def _clips_table(kinds: Sequence[Values]) -> Table:
     rest = kinds[SHOWN_KINDS:]
     if rest:
         sums = (str(sum(each[name] for each in rest)) for name in ("to_render", "done"))
-        table.add_row(f"{len(rest)} more kinds", *[""] * 5, *sums)
+        table.add_row(f"{len(rest)} more kind{'s' if len(rest) > 1 else ''}", *[""] * 5, *sums)
     return table
 
 
@@ -103,7 +109,9 @@ def _memory_words(memory: Values) -> Iterator[str]:
 
 def _estimate_table(estimate: Values) -> Table:
     table = Table(show_header=False)
-    table.add_row("on", estimate["hardware"] + _layout(estimate))
+    table.add_row("on", estimate["hardware"] + (_layout(estimate) if estimate["groups"] else ""))
+    if estimate["fit"] == "no":
+        table.add_row("fits", "no")
     if estimate["seconds"] is not None:
         low, high = estimate["low_s"], estimate["high_s"]
         table.add_row("takes", f"{_time(estimate['seconds'])}, between {_time(low)} and {_time(high)}")
@@ -128,8 +136,15 @@ def _layout(estimate: Values) -> str:
 def _a_clip(estimate: Values) -> str:
     if estimate["a_clip_s"] is None:
         return ""
-    cards = f" ({estimate['a_clip_s'] * estimate['tp']:.3g} GPU-seconds)" if estimate["gpus"] else ""
-    return f"; then a group makes a clip every {estimate['a_clip_s']:.3g} s{cards}"
+    a_clip_s = estimate["a_clip_s"]
+    if a_clip_s < 0.1:
+        return f"; then a group makes {1 / a_clip_s:,.0f} clips a second"
+    cards = f" ({_short(a_clip_s * estimate['tp'])} GPU-seconds)" if estimate["gpus"] else ""
+    return f"; then a group makes a clip every {_short(a_clip_s)} s{cards}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _share(values: Values) -> str:
@@ -164,6 +179,8 @@ def _scaled(count: float, unit: str, largest: float, prefixes: str) -> str:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "less than 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"

@@ -6,8 +6,7 @@ Bytes are bytes, seconds are seconds, FLOPs are FLOPs of all that a key names; "
 from dataclasses import asdict
 from typing import Any
 
-from model.memory import CARDS_GB, HEADROOM, RUNTIME_BYTES, UNCERTAINTY, card_memory, fits, surroundings
-from model.parallel import allowed_tp_sizes
+from model.memory import CARDS_GB, HEADROOM, RUNTIME_BYTES, UNCERTAINTY, card_memory, fits, surroundings, tp_sizes
 from pipeline.planning.answer import PlanSettings, RunPlan
 from pipeline.planning.planned import PlannedClips, PlannedKind
 
@@ -29,7 +28,7 @@ def plan_values(settings: PlanSettings, found: RunPlan) -> Values:
         },
         "tokens": planned.total_tokens,
         "flops": _flops(planned),
-        "memory": memory_values(planned),
+        "memory": memory_values(planned) if planned.kinds else None,
         "estimate": asdict(found.estimate),
         "notes": list(found.notes),
     }
@@ -65,15 +64,15 @@ def memory_values(planned: PlannedClips) -> Values:
     """Of each card of a group by tensor-parallel size, and of what may run beside it on the same card."""
     model, shapes = planned.model, planned.shapes
     beside = surroundings(model, shapes=shapes, has_images=planned.has_images)
-    sizes = set.intersection(*(set(allowed_tp_sizes(config)) for config in model.transformers.values()))
     rows = []
-    for tp in sorted(sizes):
+    for tp in tp_sizes(model):
         memory = card_memory(model, tp=tp, shapes=shapes)
         rows.append(
             {
                 **asdict(memory),
                 "total": memory.total,
                 "fits_gb": _fitting(memory.total),
+                "tight_gb": [gb for gb in CARDS_GB if memory.fit(gb * 10**9) == "tight"],  # of those
                 "total_with_all": memory.total + beside.total,
                 "fits_gb_with_all": _fitting(memory.total + beside.total),
             }

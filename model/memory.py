@@ -16,6 +16,7 @@ forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' worksp
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from model import layers
 from model.codec_cost import PartMemory, decoder_memory, image_memory, text_memory
@@ -29,6 +30,7 @@ HEADROOM = 0.08  # of a card, kept free: the allocator's gaps, and what a card h
 UNCERTAINTY = 0.2  # of the activations
 CARDS_GB = (24, 40, 48, 80, 141)
 NUM_LATENTS = 10  # of the clip's size, float32: the sample, noise and a solver's memory
+Fit: TypeAlias = Literal["fits", "tight", "no"]
 RESIDUAL, NORMS, GATED, PLAIN, JOINED = 12, 16, 20, 14, 8  # bytes a channel; see above
 
 
@@ -44,6 +46,12 @@ class CardMemory:
     @property
     def total(self) -> int:
         return sum(self.weights.values()) + self.activations + self.runtime
+
+    def fit(self, card_bytes: int) -> Fit:
+        """On a card of so many bytes; tight: not if activations are UNCERTAINTY larger."""
+        if not fits(self.total, card_bytes=card_bytes):
+            return "no"
+        return "fits" if fits(self.total + round(UNCERTAINTY * self.activations), card_bytes=card_bytes) else "tight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +116,11 @@ def fits(num_bytes: int, *, card_bytes: int) -> bool:
     return num_bytes <= card_bytes * (1 - HEADROOM)
 
 
+def tp_sizes(model: ModelConfig) -> list[int]:
+    """Sizes that cut all of the model's Transformers."""
+    return sorted(set.intersection(*(set(allowed_tp_sizes(config)) for config in model.transformers.values())))
+
+
 def smallest_fitting_tp(
     model: ModelConfig, *, card_bytes: int, shapes: Collection[ClipShape], beside_bytes: int = 0
 ) -> int | None:
@@ -115,8 +128,7 @@ def smallest_fitting_tp(
 
     `card_bytes` is the card's whole memory as its driver tells it; HEADROOM of it is kept free.
     """
-    common = set.intersection(*(set(allowed_tp_sizes(config)) for config in model.transformers.values()))
-    for tp in sorted(common):
+    for tp in tp_sizes(model):
         if fits(card_memory(model, tp=tp, shapes=shapes).total + beside_bytes, card_bytes=card_bytes):
             return tp
     return None

@@ -10,9 +10,10 @@ from statistics import fmean
 from typing import Literal, TypeAlias
 
 from model.config import ModelConfig
-from model.memory import card_memory, smallest_fitting_tp
+from model.memory import Fit, card_memory, smallest_fitting_tp
 from model.parallel import check_tp_size
 from pipeline.errors import ConfigError
+from pipeline.planning.cards import CARDS, Fitting, fitting
 from pipeline.planning.history import RunHistory
 from pipeline.planning.measured import Measured, crew_seconds
 from pipeline.planning.planned import PlannedClips
@@ -24,26 +25,6 @@ NUM_STARTS = 5  # runs whose start is averaged, the newest
 SETUP_S, LOAD_BYTES_S = 60.0, 1e9  # before any run: Ray, imports, warm-up; weights read a second and rank
 TP_EFFICIENCY = {1: 1.0, 2: 0.9, 4: 0.8, 8: 0.65}  # of a rank's speed; assumed, for cards with NVLink
 DEFAULT_CARD = "h100"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """A kind of card; `tflops` dense bfloat16 by its maker's data sheet."""
-
-    gb: int
-    tflops: float
-    names: tuple[str, ...]  # as Ray knows it
-
-
-CARDS = {
-    "a10g": Card(gb=24, tflops=70, names=("A10G",)),
-    "l4": Card(gb=24, tflops=121, names=("L4",)),
-    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G")),
-    "l40s": Card(gb=48, tflops=362, names=("L40S",)),
-    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G")),
-    "h100": Card(gb=80, tflops=989, names=("H100",)),
-    "h200": Card(gb=141, tflops=989, names=("H200",)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +59,7 @@ class Estimate:
     gpus: int  # 0: on CPUs
     groups: int
     tp: int | None
-    seconds: float | None  # of the whole run; None: no estimate
+    seconds: float | None  # of the whole run; None: no estimate; 0: nothing to render
     low_s: float | None
     high_s: float | None
     startup_s: float
@@ -87,6 +68,7 @@ class Estimate:
     cost: float | None
     num_bytes: int
     bytes_measured: bool
+    fit: Fit | None  # of a group on these cards; None: on CPUs, or a card that is not known
     notes: tuple[str, ...]
 
 
@@ -105,6 +87,8 @@ def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Targe
     """`history` of the same model, newest first."""
     runs = alike(history, target)
     measured = Measured(planned, runs)
+    if not planned.to_render:
+        return _nothing(planned, measured, target)
     if measured.kinds:
         return _from_runs(planned, runs, measured, target)
     card = target.card or (DEFAULT_CARD if planned.model.compute_dtype == "bfloat16" else None)
@@ -122,6 +106,22 @@ def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Targe
         startup_s=0.0,
         working_s=None,
         notes=("no estimate before a first run on CPUs: a run leaves its times in the output, and plan reads them",),
+    )
+
+
+def _nothing(planned: PlannedClips, measured: Measured, target: Target) -> Estimate:
+    return _made(
+        planned,
+        measured,
+        target,
+        basis="none",
+        hardware="",
+        gpus=0,
+        groups=0,
+        tp=target.tp,
+        startup_s=0.0,
+        working_s=0.0,
+        notes=("nothing to render",),
     )
 
 
@@ -145,14 +145,20 @@ def _has(run: RunHistory, card: str) -> bool:
 def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured, target: Target) -> Estimate:
     newest = runs[0]
     on_gpus = newest.hardware.device == "cuda"
+    hardware = f"{newest.hardware}, as in run {newest.run_id}"
+    card = target.card or _card_of(newest)
+    fitted = None
+    if card is not None and not measured.is_complete:
+        fitted = fitting(planned.model, planned.shapes, card=card, tp=newest.tp)
+    if fitted is not None and fitted.fit == "no":
+        return _not_fitting(planned, measured, target, hardware=hardware, tp=newest.tp, fitted=fitted)
     gpus = (target.gpus or newest.groups * newest.tp) if on_gpus else 0
     groups = _groups(gpus, newest.tp) if on_gpus else newest.groups
     crews = crew_seconds(measured.totals(), groups=groups, encoders=newest.encoders, finishers=newest.finishers)
     if on_gpus:
         slowest = max(crews, key=lambda name: crews[name])
-        working_s = crews[slowest] + sum(crews[name] * _crews(newest, name) for name in crews if name != slowest) / max(
-            planned.to_render, 1
-        )
+        others_s = sum(crews[name] * _crews(newest, name) for name in crews if name != slowest)
+        working_s = crews[slowest] + others_s / planned.to_render
         notes = [f"the slowest stage is {slowest}; the others run beside it"]
     else:
         working_s = sum(crews.values()) * measured.ratio(groups=groups)
@@ -163,14 +169,21 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
         measured,
         target,
         basis="measured" if measured.is_complete else "scaled",
-        hardware=f"{newest.hardware}, as in run {newest.run_id}",
+        hardware=hardware,
         gpus=gpus,
         groups=groups,
         tp=newest.tp,
         startup_s=fmean(run.startup_s + run.closing_s for run in starts),
         working_s=working_s,
-        notes=(*notes, *measured.notes()),
+        fit=fitted.fit if fitted is not None else ("fits" if on_gpus else None),
+        notes=(*notes, *measured.notes(), *([fitted.note] if fitted is not None and fitted.note else [])),
     )
+
+
+def _card_of(run: RunHistory) -> str | None:
+    """The largest kind of that name: Ray's "A100" may be either."""
+    named = [name for name in CARDS if _has(run, name)]
+    return max(named, key=lambda name: CARDS[name].gb, default=None)
 
 
 def _crews(run: RunHistory, stage: str) -> int:
@@ -185,18 +198,20 @@ def _groups(gpus: int, tp: int) -> int:
 
 def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, card: str) -> Estimate:
     known, model = CARDS[card], planned.model
-    tp = target.tp or smallest_fitting_tp(model, card_bytes=known.gb * 10**9, shapes=planned.shapes)
-    if tp is None:
-        raise ConfigError(f"model {model.name} fits no group of {card} cards at these sizes; card=... takes another")
+    fitted = fitting(model, planned.shapes, card=card, tp=target.tp)
+    tp = target.tp or smallest_fitting_tp(model, card_bytes=known.num_bytes, shapes=planned.shapes)
+    if tp is None or fitted.fit == "no":
+        return _not_fitting(planned, measured, target, hardware=_named(card), tp=tp, fitted=fitted)
     groups = _groups(target.gpus or tp, tp)
     a_rank = known.tflops * 1e12 * target.utilisation * TP_EFFICIENCY[tp]
-    working_s = planned.total_flops / (a_rank * tp * min(groups, max(planned.to_render, 1)))
+    working_s = planned.total_flops / (a_rank * tp * min(groups, planned.to_render))
     return _made(
         planned,
         measured,
         target,
         basis="flops",
-        hardware=f"{card} ({known.tflops:g} TFLOP/s dense bfloat16, {known.gb} GB)",
+        hardware=_named(card),
+        fit=fitted.fit,
         gpus=groups * tp,
         groups=groups,
         tp=tp,
@@ -206,7 +221,31 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
             f"no run of this model on {card} was measured: FLOPs at {target.utilisation:.0%} of the card's peak"
             + (f", {TP_EFFICIENCY[tp]:.0%} of that for {tp} ranks a group" if tp > 1 else ""),
             "text encoder and decoders are counted as if on these cards too; on CPUs they are far slower",
+            *([fitted.note] if fitted.note else []),
         ),
+    )
+
+
+def _named(card: str) -> str:
+    return f"{card} ({CARDS[card].tflops:g} TFLOP/s dense bfloat16, {CARDS[card].gb} GB)"
+
+
+def _not_fitting(
+    planned: PlannedClips, measured: Measured, target: Target, *, hardware: str, tp: int | None, fitted: Fitting
+) -> Estimate:
+    return _made(
+        planned,
+        measured,
+        target,
+        basis="none",
+        hardware=hardware,
+        gpus=0,
+        groups=0,
+        tp=tp,
+        startup_s=0.0,
+        working_s=None,
+        fit="no",
+        notes=(fitted.note,),
     )
 
 
@@ -227,9 +266,8 @@ def _made(
     startup_s: float,
     working_s: float | None,
     notes: tuple[str, ...],
+    fit: Fit | None = None,
 ) -> Estimate:
-    if not planned.to_render:
-        working_s, startup_s = (0.0 if working_s is not None else None), 0.0
     spread = NARROW if basis == "measured" and measured.fewest >= WELL_MEASURED else SPREAD[basis]
     seconds = startup_s + working_s if working_s is not None else None
     gpu_hours = seconds * gpus / 3600 if seconds is not None and gpus else None
@@ -248,5 +286,6 @@ def _made(
         cost=gpu_hours * target.price if gpu_hours is not None and target.price is not None else None,
         num_bytes=round(sum(measured.num_bytes(each) * each.to_render for each in planned.left)),
         bytes_measured=bool(measured.kinds),
+        fit=fit,
         notes=notes,
     )

@@ -90,9 +90,10 @@ class Measured:
         scaled = [each for each in self._planned.left if each.kind not in self.kinds]
         count = sum(each.to_render for each in scaled)
         said = [f"measured in {len(self._runs)} earlier run{'s' if len(self._runs) > 1 else ''} of this output"]
-        return said + (
-            [f"{count} clips are of kinds that no run measured: scaled by FLOPs and pixels"] if scaled else []
-        )
+        if not scaled:
+            return said
+        clips = f"{count} clips are of kinds" if count > 1 else "1 clip is of a kind"
+        return [*said, f"{clips} that no run measured: scaled by FLOPs and pixels"]
 
     def _nearest(self, each: PlannedKind) -> Kind:
         if each.kind in self.kinds:

@@ -25,7 +25,7 @@ class PlannedKind:
     to_render: int
     done: int  # recorded already
     with_sound: int  # of those to render
-    text_tokens: int  # of a prompt, on average
+    text_tokens: int  # of a prompt, on average over those to render and done: the same before a run and after it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,8 @@ def planned_clips(
     distinct, codes = np.unique(keys, return_inverse=True)
     size = len(distinct)
     left = np.bincount(codes[is_left], minlength=size)
-    tokens = np.bincount(codes[is_left], weights=index.text_tokens[is_left], minlength=size)
+    counted = is_left | is_done
+    tokens = np.bincount(codes[counted], weights=index.text_tokens[counted], minlength=size)
     sound = np.bincount(codes[is_left & index.audio], minlength=size)
     recorded = np.bincount(codes[is_done], minlength=size)
     kinds = [
@@ -127,7 +128,7 @@ def planned_clips(
             to_render=int(left[n]),
             done=int(recorded[n]),
             with_sound=int(sound[n]),
-            text_tokens=round(tokens[n] / left[n]) if left[n] else 0,
+            text_tokens=round(tokens[n] / (left[n] + recorded[n])),
         )
         for n in range(size)
         if left[n] or recorded[n]

@@ -1,6 +1,7 @@
 """`plan` as a person meets it: the same findings as `render`, pages that fit a terminal, JSON alone on stdout."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import main
+from jobs.compose import compose_values
+from jobs.plan import plan_settings
+from jobs.words import read_words
+from pipeline.ledger import failed_key, record_key
+from pipeline.manifest.hashing import settings_hasher
+from pipeline.manifest.reading import read_manifest
+from pipeline.manifest.rows import Rules
+from pipeline.planning.answer import read_plan
+from pipeline.store import open_store
 
 ROOT = Path(__file__).parents[2]
 VBENCH = ROOT.parent / "shared" / "data" / "vbench_prompts.jsonl"
@@ -134,3 +144,59 @@ def test_many_kinds_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[
     page = page_of(capsys, manifest(tmp_path, prompt=["red"] * 30, steps=steps))
     assert "10 more kinds" in page
     assert "30 to render" in page
+
+
+def test_a_size_that_does_not_fit_has_no_times_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        manifest(tmp_path, prompt=["red"] * 2, resolution=["1080P"] * 2),
+        "model=magihuman_1080p",
+        "card=a10g",
+        "tp=1",
+        "price=2",
+    )
+    page = " ".join(page_of(capsys, *words).split())
+    assert "does not fit a10g at tp=1" in page
+    for word in ("takes", "GPU-hours", "cost", "0 groups"):
+        assert word not in page, word
+    found = json_of(capsys, *words)
+    assert (found["estimate"]["basis"], found["estimate"]["fit"], found["estimate"]["cost"]) == ("none", "no", None)
+    (tp1,) = (row for row in found["memory"]["tp"] if row["tp"] == 1)
+    assert (tp1["fits_gb"], tp1["tight_gb"]) == ([80, 141], [80])
+
+
+def leave(output: Path, words: list[str], key_of: Callable[[str, str], str]) -> None:
+    """What a run of all rows leaves there of each: that it is done, or given up."""
+    settings = plan_settings(compose_values("plan", read_words(words)))
+    planned = read_plan(settings)
+    assert planned.model_hash is not None
+    clips = read_manifest(
+        settings.manifest,
+        storage=settings.storage,
+        rules=Rules(model=settings.model, count_tokens=len, spare_tokens=0, truncate_text=True),
+        hash_clip=settings_hasher(model_hash=planned.model_hash, media=settings.media),
+    )
+    store = open_store(str(output), settings.storage)
+    for clip in clips.clips:
+        store.put(key_of(clip.clip_id, clips.settings_hash(clip)), b"{}")
+
+
+@pytest.mark.parametrize(("key_of", "memory"), [(record_key, True), (failed_key, False)], ids=["done", "given up"])
+def test_nothing_to_render_has_no_times_on_the_page(
+    key_of: Callable[[str, str], str], memory: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [manifest(tmp_path, prompt=["red", "blue"]), f"output={tmp_path / 'o'}", "retry.failed=false", "card=h100"]
+    leave(tmp_path / "o", words, key_of)
+    page = page_of(capsys, *words)
+    assert "0 to render" in page
+    assert "- nothing to render" in page
+    for word in ("takes", "how sure", "FLOP in all", "leaves", "through the model"):
+        assert word not in page, word
+    found = json_of(capsys, *words)
+    assert (found["clips"]["to_render"], found["estimate"]["seconds"]) == (0, 0)
+    assert (found["memory"] is not None) == memory
+
+
+def test_fast_groups_make_many_clips_a_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = " ".join(page_of(capsys, manifest(tmp_path, prompt=["red"] * 2), "card=h100").split())
+    assert "clips a second" in page
+    assert "a clip every" not in page

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from model.config import TransformerConfig
-from model.memory import activation_bytes, card_memory, smallest_fitting_tp, surroundings
+from model.memory import HEADROOM, UNCERTAINTY, activation_bytes, card_memory, smallest_fitting_tp, surroundings
 from model.parallel import shard
 from model.shapes import ClipShape, clip_shape
 from model.transformer import Transformer
@@ -95,6 +95,14 @@ def test_the_smallest_size_that_fits_falls_as_cards_grow() -> None:
     fitting = [size for size in sizes if size is not None]
     assert fitting == sorted(fitting, reverse=True)
     assert set(fitting) <= {1, 2, 4, 8}
+
+
+def test_what_larger_activations_would_not_leave_room_for_is_tight() -> None:
+    memory = card_memory(load_model("magihuman_1080p"), tp=1, shapes=shapes("magihuman_1080p", "1080P"))
+    holds = memory.total / (1 - HEADROOM)
+    holds_more = (memory.total + UNCERTAINTY * memory.activations) / (1 - HEADROOM)
+    said = [memory.fit(round(num_bytes)) for num_bytes in (holds - 10, holds + 10, holds_more - 10, holds_more + 10)]
+    assert said == ["no", "tight", "tight", "fits"]
 
 
 def test_a_stage_at_256p_needs_its_weights_and_little_more() -> None:

@@ -7,8 +7,9 @@ import pytest
 from model.config import ModelConfig
 from model.shapes import clip_shape
 from pipeline.errors import ConfigError
-from pipeline.manifest.index import index_of
-from pipeline.planning.estimate import CARDS, SETUP_S, Target, alike, estimate
+from pipeline.manifest.index import NO_IMAGE, IndexBuilder, index_of
+from pipeline.planning.cards import CARDS
+from pipeline.planning.estimate import SETUP_S, Target, alike, estimate
 from pipeline.planning.history import Hardware, Kind, KindTimes, RunHistory
 from pipeline.planning.planned import PlannedClips, PlannedKind, planned_clips
 from tests.clips import make_clip
@@ -127,7 +128,24 @@ def test_before_any_run_on_gpus_flops_and_a_stated_utilisation_count() -> None:
 
 def test_nothing_left_takes_nothing() -> None:
     found = estimate(planned((KIND, 0), done=5), [run_history()], Target())
-    assert (found.seconds, found.num_bytes) == (0, 0)
+    assert (found.basis, found.seconds, found.num_bytes) == ("none", 0, 0)
+    assert found.notes == ("nothing to render",)
+
+
+def test_one_clip_is_one_clip() -> None:
+    found = estimate(planned((replace(KIND, steps=16), 1)), [run_history()], Target())
+    assert "1 clip is of a kind that no run measured" in found.notes[-1]
+
+
+def test_a_kind_costs_the_same_before_and_after_its_clips_are_done() -> None:
+    builder = IndexBuilder()
+    for row, text_tokens in enumerate((3, 40)):
+        builder.add(make_clip(str(row), row=row), settings_hash="0" * 16, image_code=NO_IMAGE, text_tokens=text_tokens)
+    index = builder.build()
+    found = [planned_clips(index, small_model(), done=done, negative_tokens=7) for done in ((), (0,), (1,), (0, 1))]
+    assert len({each.kinds[0].text_tokens for each in found}) == 1
+    assert found[0].kinds[0].text_tokens == round(43 / 2)
+    assert len({each.flops(each.kinds[0]).total for each in found}) == 1
 
 
 def test_a_size_that_the_model_has_no_more_is_not_scaled_from() -> None:
@@ -149,11 +167,46 @@ def test_impossible_targets_are_refused(values: dict[str, object], said: str) ->
         Target(**values)  # type: ignore[arg-type]
 
 
+def large(name: str = "magihuman_1080p", *, count: int = 10) -> PlannedClips:
+    resolution = "1080P" if name == "magihuman_1080p" else "256P"
+    kind = Kind(resolution=resolution, ratio="16:9", duration_s=5, steps=8, guided=False, image=False)
+    return planned((kind, count), model=load_model(name))
+
+
 def test_a_model_that_fits_no_group_of_a_card_says_so() -> None:
-    model = load_model("magihuman_1080p")
     kind = Kind(resolution="1080P", ratio="16:9", duration_s=15, steps=8, guided=False, image=False)
-    with pytest.raises(ConfigError, match="fits no group of l4 cards"):
-        estimate(planned((kind, 1), model=model), [], Target(card="l4"))
+    found = estimate(planned((kind, 1), model=load_model("magihuman_1080p")), [], Target(card="l4", price=2.0))
+    assert (found.basis, found.fit, found.tp) == ("none", "no", None)
+    assert (found.seconds, found.gpu_hours, found.cost, found.a_clip_s) == (None, None, None, None)
+    assert "no tp size fits l4" in found.notes[0]
+
+
+def test_a_size_that_does_not_fit_the_card_gets_no_times_and_says_what_fits() -> None:
+    found = estimate(large(), [], Target(card="a10g", tp=1, gpus=8, price=2.0))
+    assert (found.basis, found.fit, found.tp) == ("none", "no", 1)
+    assert (found.seconds, found.low_s, found.gpu_hours, found.cost) == (None, None, None, None)
+    assert "magihuman_1080p does not fit a10g at tp=1, which needs 72.8 GB" in found.notes[0]
+    assert "a10g holds it at tp=8" in found.notes[0]
+    assert "cards that hold tp=1: a100, h100, h200" in found.notes[0]
+
+
+def test_what_fits_only_if_activations_are_no_larger_than_said_is_tight() -> None:
+    found = estimate(large(), [], Target(card="h100", tp=1))
+    tight, roomy = found, estimate(large(), [], Target(card="h200", tp=1))
+    assert (tight.fit, roomy.fit) == ("tight", "fits")
+    assert tight.seconds is not None
+    assert any(note.startswith("tight: tp=1 needs 72.8 GB") for note in tight.notes)
+    assert not any("tight" in note for note in roomy.notes)
+
+
+def test_larger_clips_than_were_measured_may_not_fit_the_same_cards() -> None:
+    small = Kind(resolution="256P", ratio="16:9", duration_s=5, steps=8, guided=False, image=False)
+    times = (KindTimes(kind=small, count=9, seconds=SECONDS, num_bytes=1000.0),)
+    ran = on_gpus(hardware=replace(GPUS, cards={"A10G": 8}), kinds=times)
+    found = estimate(large(), [ran], Target())
+    assert (found.basis, found.fit, found.seconds) == ("none", "no", None)
+    measured = estimate(planned((small, 1), model=load_model("magihuman_1080p")), [ran], Target())
+    assert (measured.basis, measured.fit) == ("measured", "fits")
 
 
 def test_cards_are_known_by_memory_and_speed() -> None:

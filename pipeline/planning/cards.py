@@ -1,0 +1,74 @@
+"""Kinds of card, and whether a group of a model fits them. Pure."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from model.config import ModelConfig
+from model.memory import HEADROOM, UNCERTAINTY, CardMemory, Fit, card_memory, tp_sizes
+from model.shapes import ClipShape
+
+GB = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A kind of card; `tflops` dense bfloat16 by its maker's data sheet."""
+
+    gb: int
+    tflops: float
+    names: tuple[str, ...]  # as Ray knows it
+
+    @property
+    def num_bytes(self) -> int:
+        return self.gb * GB
+
+
+CARDS = {
+    "a10g": Card(gb=24, tflops=70, names=("A10G",)),
+    "l4": Card(gb=24, tflops=121, names=("L4",)),
+    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G")),
+    "l40s": Card(gb=48, tflops=362, names=("L40S",)),
+    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G")),
+    "h100": Card(gb=80, tflops=989, names=("H100",)),
+    "h200": Card(gb=141, tflops=989, names=("H200",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """Whether the model fits one kind of card at one group size, and what is to be said of it."""
+
+    fit: Fit
+    note: str  # empty where it fits
+
+
+def fitting(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, tp: int | None) -> Fitting:
+    """`tp` None: the smallest size that fits, `no` if none does."""
+    sizes = {size: card_memory(model, tp=size, shapes=shapes) for size in tp_sizes(model)}
+    holding = [size for size, memory in sizes.items() if memory.fit(CARDS[card].num_bytes) != "no"]
+    size = tp if tp is not None else next(iter(holding), max(sizes))
+    memory = sizes.get(size) or card_memory(model, tp=size, shapes=shapes)
+    fit = memory.fit(CARDS[card].num_bytes)
+    notes = {"fits": "", "tight": _tight(memory, card), "no": _too_large(model, memory, card, holding)}
+    return Fitting(fit=fit, note=notes[fit])
+
+
+def _tight(memory: CardMemory, card: str) -> str:
+    return (
+        f"tight: tp={memory.tp} needs {_needed(memory, card)}, and with {UNCERTAINTY:.0%} more activations it "
+        "does not fit"
+    )
+
+
+def _too_large(model: ModelConfig, memory: CardMemory, card: str, holding: list[int]) -> str:
+    sizes = f"{card} holds it at tp={' or '.join(map(str, holding))}" if holding else f"no tp size fits {card}"
+    cards = [name for name, each in CARDS.items() if memory.fit(each.num_bytes) != "no"]
+    at = f"tp={memory.tp}"
+    return f"{model.name} does not fit {card} at {at}, which needs {_needed(memory, card)}; {sizes}; " + (
+        f"cards that hold {at}: {', '.join(cards)}" if cards else f"no known card holds {at}"
+    )
+
+
+def _needed(memory: CardMemory, card: str) -> str:
+    usable = CARDS[card].gb * (1 - HEADROOM)
+    return f"{memory.total / GB:.1f} GB a card, {usable:.1f} of its {CARDS[card].gb} GB usable"
