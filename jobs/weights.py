@@ -55,8 +55,8 @@ def check(settings: WeightsSettings) -> int:
         twins = find_twins(settings.model, reader)
     for part, mismatch in found.items():
         _show(reader, part, mismatch)
-    for one, other in twins:
-        print(f"{one} and {other} hold the same weights: one of them lies in the other's place")
+    for twin in twins:
+        print(twin)
     count = sum(len(mismatch.findings) for mismatch in found.values() if mismatch) + len(twins)
     ranks = f", for {tp} ranks" if tp > 1 else ""
     print(f"{settings.path}: {count or 'no'} finding{'s' * (count != 1)}, model {settings.model.name}{ranks}")

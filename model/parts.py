@@ -17,10 +17,20 @@ from model.codecs.wan import check_wan
 from model.config import ModelConfig
 from model.text import build_text_encoder
 from model.text_t5gemma import check_t5gemma
-from model.weights import WeightReader, WeightsMismatch, check_tensors, check_transformer, read_index, read_shards
+from model.weights import (
+    WeightReader,
+    WeightsMismatch,
+    check_tensors,
+    check_transformer,
+    index_of,
+    rank_file,
+    read_index,
+    read_shards,
+)
 
 Check = Callable[[WeightReader], object]  # raises WeightsMismatch
 BY_LIBRARY = {WAN: check_wan, AUDIO: check_oobleck, TEXT: check_t5gemma}
+STAGES = ("base", "distill", "540p_sr", "1080p_sr")  # folders of all that are released
 SAMPLED, SAMPLE_BYTES = "final_linear_video.weight", 4096
 
 
@@ -46,12 +56,17 @@ def part_checks(model: ModelConfig, *, tp: int, deep: bool = False) -> Mapping[s
     return checks
 
 
-def check_weights(model: ModelConfig, reader: WeightReader, *, tp: int) -> None:
-    """Every part of a model. Raises one WeightsMismatch for all that is wrong."""
-    errors = [error for error in find_mismatches(model, reader, tp=tp).values() if error is not None]
+def check_weights(model: ModelConfig, reader: WeightReader, *, tp: int, deep: bool = False) -> None:
+    """Every part of a model, and that no stage lies in another's place. Raises one WeightsMismatch for all.
+
+    `deep`: as for `part_checks`.
+    """
+    found = [error for error in find_mismatches(model, reader, tp=tp, deep=deep).values() if error is not None]
+    twins = find_twins(model, reader)
+    errors = {str(error): error.findings for error in found} | {twin: (twin,) for twin in twins}  # said once each
     if errors:
-        findings = tuple(finding for error in errors for finding in error.findings)
-        raise WeightsMismatch("\n".join(map(str, errors)), findings=findings)
+        findings = tuple(finding for lines in errors.values() for finding in lines)
+        raise WeightsMismatch("\n".join(errors), findings=findings)
 
 
 def find_mismatches(
@@ -61,22 +76,43 @@ def find_mismatches(
     return {part: _mismatch(check, reader) for part, check in part_checks(model, tp=tp, deep=deep).items()}
 
 
-def find_twins(model: ModelConfig, reader: WeightReader) -> list[tuple[str, str]]:
-    """Transformers of two stages with the same weights, one of them in the other's place: their shapes are alike."""
-    samples: dict[str, bytes] = {}
-    for part, config in model.transformers.items():
-        try:
-            entry = check_transformer(reader, part=part, config=config, tp=tp_of(reader))[0].entries[SAMPLED]
-        except WeightsMismatch:
-            continue
-        samples[part] = reader.read(entry.file, entry.start, min(entry.stop, entry.start + SAMPLE_BYTES))
-    return [(one, other) for one, other in combinations(samples, 2) if samples[one] == samples[other]]
+def find_twins(model: ModelConfig, reader: WeightReader) -> list[str]:
+    """A line for each two stages with the same weights, one of them the model's: their shapes may be alike.
+
+    The model's stages are compared with all that lie beside them, or, in weights that are cut, with one another.
+    """
+    own = tuple(model.transformers)
+    samples = {part: sample for part in dict.fromkeys((*own, *STAGES)) if (sample := _sample(reader, part)) is not None}
+    return [
+        f"{one} and {other} hold the same weights: one of them lies in the other's place"
+        for one, other in combinations(samples, 2)
+        if (one in own or other in own) and samples[one] == samples[other]
+    ]
 
 
 def tp_of(reader: WeightReader) -> int:
     """For how many ranks the weights are cut; 1: they are not."""
     shards = read_shards(reader)
     return 1 if shards is None else shards.tp
+
+
+def _sample(reader: WeightReader, part: str) -> bytes | None:
+    """The first bytes of one tensor. None: it is not there, cannot be read, or is zeros alone, which tell nothing."""
+    try:
+        shards = read_shards(reader)
+        if shards is None:
+            index = read_index(reader, part)
+        elif (file := rank_file(part, tp=shards.tp, rank=0)) in reader.names():
+            index = index_of(reader, [file])
+        else:
+            return None
+        entry = index.entries.get(SAMPLED)
+        if entry is None:
+            return None
+        sample = reader.read(entry.file, entry.start, min(entry.stop, entry.start + SAMPLE_BYTES))
+    except WeightsMismatch:
+        return None
+    return sample if any(sample) else None
 
 
 def _mismatch(check: Check, reader: WeightReader) -> WeightsMismatch | None:

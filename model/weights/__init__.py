@@ -13,7 +13,7 @@ checkpoint  files of torch.save
 from model.weights.checkpoint import read_checkpoint
 from model.weights.comparison import check_state, check_tensors
 from model.weights.digest import deciding_files, file_digest, weights_digest
-from model.weights.index import DTYPES, Index, TensorEntry, read_index
+from model.weights.index import DTYPES, Index, TensorEntry, index_of, read_index
 from model.weights.loading import check_transformer, load_module, load_transformer_weights
 from model.weights.reader import LocalWeights, ReadCounts, WeightReader, WeightsMismatch, local_copy, pieces
 from model.weights.sharding import SHARDS, Shards, rank_file, read_shards, write_rank_file
@@ -34,6 +34,7 @@ __all__ = [
     "check_transformer",
     "deciding_files",
     "file_digest",
+    "index_of",
     "load_module",
     "load_transformer_weights",
     "local_copy",

@@ -79,6 +79,57 @@ def test_two_turbo_checkpoints_are_one_too_many(root: Path, model: ModelConfig) 
         check_weights(model, LocalWeights(root), tp=2)
 
 
+def put(root: Path, stage: str, *, over: str) -> None:
+    shutil.rmtree(root / over)
+    shutil.copytree(root / stage, root / over)
+
+
+@pytest.mark.parametrize(
+    ("name", "first_stage", "stage", "over"),
+    [
+        ("magihuman_distill", "distilled", "base", "distill"),
+        ("magihuman_base", "base", "distill", "base"),
+        ("magihuman_540p", "distilled", "540p_sr", "distill"),
+    ],
+)
+def test_a_stage_in_anothers_place_is_refused(root: Path, name: str, first_stage: str, stage: str, over: str) -> None:
+    model = released_model(name, first_stage=first_stage)
+    check_weights(model, LocalWeights(root), tp=2)
+    put(root, stage, over=over)
+    with pytest.raises(WeightsMismatch) as caught:
+        check_weights(model, LocalWeights(root), tp=2)
+    (finding,) = caught.value.findings
+    assert str(caught.value) == finding
+    assert {*finding.split(" hold the same weights")[0].split(" and ")} == {stage, over}
+    shutil.rmtree(root / stage)
+    if stage in model.transformers:
+        return
+    check_weights(model, LocalWeights(root), tp=2)  # nothing left that it could be told by
+
+
+def test_another_enlargers_weights_are_refused(root: Path) -> None:
+    """They have the same names and shapes; only the tiny ones are shaped alike too."""
+    model = released_model("magihuman_1080p", first_stage="distilled")
+    put(root, "540p_sr", over="1080p_sr")
+    with pytest.raises(WeightsMismatch, match=r"^1080p_sr and 540p_sr hold the same weights: one of them lies in"):
+        check_weights(model, LocalWeights(root), tp=2)
+
+
+def test_stages_that_the_model_does_not_use_may_be_damaged_or_alike(root: Path, model: ModelConfig) -> None:
+    put(root, "540p_sr", over="1080p_sr")
+    shutil.rmtree(root / "base")
+    (root / "base").mkdir()
+    (root / "base" / "model.safetensors").write_bytes(b"none")
+    check_weights(model, LocalWeights(root), tp=2)
+
+
+def test_render_may_ask_for_a_deep_check(root: Path, model: ModelConfig) -> None:
+    change_tensors(root / WAN, lambda tensors: tensors.pop("decoder.conv_in.bias"))
+    check_weights(model, LocalWeights(root), tp=2)
+    with pytest.raises(WeightsMismatch, match=r"1 missing: decoder\.conv_in\.bias"):
+        check_weights(model, LocalWeights(root), tp=2, deep=True)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], Callable[[ModelConfig, WeightReader], object], str]] = {
     "a tensor of Wan's is missing": (
         lambda root: change_tensors(root / WAN, lambda tensors: tensors.pop("decoder.conv_in.bias")),

@@ -199,6 +199,34 @@ def test_metadata_says_what_a_file_is(root: Path, tmp_path: Path) -> None:
     assert metadata == {"part": "base", "tp": "2", "rank": "1", "source": digest}
 
 
+def test_what_is_wrong_with_all_stages_alike_is_said_once(released_weights: Path, tmp_path: Path) -> None:
+    model = released_model("magihuman_1080p", first_stage="distilled")
+    target = cut(released_weights, tmp_path / "cut", tp=2, model=model)
+    with pytest.raises(WeightsMismatch) as caught:
+        check_weights(model, target, tp=1)
+    assert str(caught.value).count("the files are cut for 2 ranks") == len(caught.value.findings) == 1
+
+
+def test_a_stage_twice_in_cut_weights_is_refused(released_weights: Path, tmp_path: Path) -> None:
+    model = released_model("magihuman_1080p", first_stage="distilled")
+    whole = Path(shutil.copytree(released_weights, tmp_path / "whole"))
+    shutil.rmtree(whole / "distill")
+    shutil.copytree(whole / "1080p_sr", whole / "distill")
+    with pytest.raises(WeightsError, match="distill and 1080p_sr hold the same weights"):
+        cut(whole, tmp_path / "refused", tp=2, model=model)
+    assert not (tmp_path / "refused").exists()
+    target = cut(released_weights, tmp_path / "cut", tp=2, model=model)
+    check_weights(model, target, tp=2)
+    for rank in range(2):
+        path = tmp_path / "cut" / "distill" / f"rank{rank}-of-2.safetensors"
+        shutil.copy(tmp_path / "cut" / "1080p_sr" / path.name, path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() | {"part": "distill"}
+        save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(WeightsMismatch, match=r"^distill and 1080p_sr hold the same weights"):
+        check_weights(model, target, tp=2)
+
+
 def test_both_stages_are_cut_and_all_that_stands_around_them_is_copied(released_weights: Path, tmp_path: Path) -> None:
     model = released_model("magihuman_1080p", first_stage="distilled")
     target = cut(released_weights, tmp_path / "cut", tp=2, model=model)
