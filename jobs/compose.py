@@ -13,6 +13,7 @@ from jobs.words import Words, nearest
 from pipeline.errors import ConfigError
 
 MISSING = "???"
+INSTEAD = {"parallel": "tp"}  # a group -> the key that says it to commands without that group
 Values = dict[str, Any]
 
 
@@ -75,8 +76,13 @@ def _tables(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _check_keys(root: str, *, typed: list[str], known: list[str]) -> None:
     unknown = [key for key in typed if key not in known]
     if unknown:
-        lines = [f"unknown key {key}; the nearest known one is {nearest(key, known)}" for key in unknown]
+        lines = [f"unknown key {key}; {_meant(root, key, known)}" for key in unknown]
         raise ConfigError("\n".join([*lines, f"(`happyhorse {root} --help` lists them all)"]))
+
+
+def _meant(root: str, key: str, known: list[str]) -> str:
+    instead = INSTEAD.get(key)
+    return f"{root} takes {instead}=N" if instead in known else f"the nearest known one is {nearest(key, known)}"
 
 
 def _updated(config: DictConfig, values: Values) -> Values:

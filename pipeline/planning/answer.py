@@ -20,6 +20,7 @@ from pipeline.manifest.hashing import settings_hasher
 from pipeline.manifest.reading import read_manifest
 from pipeline.manifest.rows import Rules
 from pipeline.manifest.selection import EVERYTHING, Selection
+from pipeline.manifest.sources import find_files
 from pipeline.plan import Plan, make_plan
 from pipeline.planning.estimate import Estimate, Target, check_target, estimate
 from pipeline.planning.history import RunHistory, read_history
@@ -64,6 +65,9 @@ class RunPlan:
 def read_plan(settings: PlanSettings) -> RunPlan:
     """ManifestError with all findings, as `render`; ConfigError or WeightsError for what does not go together."""
     check_target(settings.model, settings.target)
+    find_files(
+        settings.manifest, storage=settings.storage
+    )  # a wrong name is said before what the output's storage says
     reader = _weights(settings)
     store = open_store(settings.output, settings.storage) if settings.output is not None else None
     history = [run for run in read_history(store) if run.model == settings.model.name] if store else []

@@ -79,6 +79,7 @@ def test_the_keys_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("card=h1000", "card is 'h1000', expected one of"),
         ("tp=3", "tp: tensor parallel size 3 does not divide 8 key/value heads; sizes that work: 1, 2, 4, 8"),
         ("tp=0", "sizes that work: 1, 2, 4, 8"),
+        ("parallel=tp1", "unknown key parallel; plan takes tp=N"),
         ("gpus=0", "gpus is 0, expected at least 1"),
         ("gpus=some", 'gpus: got "some", expected a whole number'),
         ("format=xml", 'format: got "xml", expected'),
@@ -94,6 +95,14 @@ def test_impossible_words(tmp_path: Path, capsys: pytest.CaptureFixture[str], wo
 def test_the_foal_is_not_cut_over_eight_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", manifest(tmp_path, prompt=["red"]), "card=h100", "tp=8"]) == 2
     assert "size 8 does not divide 4 key/value heads; sizes that work: 1, 2, 4" in capsys.readouterr().err
+
+
+def test_a_manifest_that_is_not_there_is_said_before_what_is_wrong_with_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "o").write_text("a file, where a folder must be")
+    assert main(["plan", f"manifest={tmp_path / 'none.parquet'}", f"output={tmp_path / 'o'}"]) == 2
+    assert "none.parquet: 1 problem(s)" in capsys.readouterr().err
 
 
 def test_cards_are_known_in_any_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
