@@ -161,8 +161,12 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
         working_s = crews[slowest] + others_s / planned.to_render
         notes = [f"the slowest stage is {slowest}; the others run beside it"]
     else:
-        working_s = sum(crews.values()) * measured.ratio(groups=groups)
-        notes = [f"the stages share the cores: earlier runs took {measured.ratio(groups=groups):.2f} of their sum"]
+        shared = measured.ratio(groups=groups)
+        working_s = sum(crews.values()) * shared
+        notes = [
+            f"the stages share the cores: earlier runs took {shared:.2f} of their sum",
+            "if the machine is as free as it was then",
+        ]
     starts = runs[:NUM_STARTS]
     return _made(
         planned,

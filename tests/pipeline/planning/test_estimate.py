@@ -52,6 +52,7 @@ def test_on_cpus_the_stages_share_the_cores_as_they_did_before() -> None:
     assert found.basis == "measured"
     assert found.seconds == pytest.approx(11 + 20 * SUM_S * ratio)
     assert (found.gpus, found.gpu_hours, found.cost) == (0, None, None)
+    assert "if the machine is as free as it was then" in found.notes
     assert (found.num_bytes, found.bytes_measured) == (20_000, True)
     assert known(found.low_s) < known(found.seconds) < known(found.high_s) < 1.2 * known(found.seconds)
 
