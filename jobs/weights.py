@@ -12,8 +12,8 @@ from jobs.typed import build
 from model.codecs.parts import MissingPackages, check_packages
 from model.config import ModelConfig
 from model.parallel import check_tp_size
-from model.parts import find_mismatches, find_twins, tp_of
-from model.weights import WeightReader, WeightsMismatch
+from model.parts import find_mismatches, find_twins, parts_of, tp_of
+from model.weights import WeightReader, WeightsMismatch, check_cut, read_shards
 from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.store import StorageSettings
 from pipeline.weights.cutting import shard_weights
@@ -53,14 +53,27 @@ def check(settings: WeightsSettings) -> int:
         _check_size(settings.model, tp)
         found = find_mismatches(settings.model, reader, tp=tp, deep=True)
         twins = find_twins(settings.model, reader)
+        altered = _altered(settings.model, reader)
     for part, mismatch in found.items():
         _show(reader, part, mismatch)
-    for twin in twins:
-        print(twin)
-    count = sum(len(mismatch.findings) for mismatch in found.values() if mismatch) + len(twins)
+    others = (*twins, *altered)
+    for finding in others:
+        print(finding)
+    count = sum(len(mismatch.findings) for mismatch in found.values() if mismatch) + len(others)
     ranks = f", for {tp} ranks" if tp > 1 else ""
     print(f"{settings.path}: {count or 'no'} finding{'s' * (count != 1)}, model {settings.model.name}{ranks}")
     return 1 if count else 0
+
+
+def _altered(model: ModelConfig, reader: WeightReader) -> tuple[str, ...]:
+    """What is wrong with weights that are cut besides the parts themselves."""
+    try:
+        shards = read_shards(reader)
+        if shards is not None:
+            check_cut(reader, shards, parts_of(model))
+    except WeightsMismatch as error:
+        return error.findings
+    return ()
 
 
 def shard(settings: WeightsSettings) -> int:

@@ -12,7 +12,7 @@ checkpoint  files of torch.save
 
 from model.weights.checkpoint import read_checkpoint
 from model.weights.comparison import check_state, check_tensors
-from model.weights.digest import deciding_files, file_digest, weights_digest
+from model.weights.digest import check_cut, deciding_files, file_digest, weights_digest
 from model.weights.index import DTYPES, Index, TensorEntry, index_of, read_index
 from model.weights.loading import check_transformer, load_module, load_transformer_weights
 from model.weights.reader import LocalWeights, ReadCounts, WeightReader, WeightsMismatch, local_copy, pieces
@@ -29,6 +29,7 @@ __all__ = [
     "TensorEntry",
     "WeightReader",
     "WeightsMismatch",
+    "check_cut",
     "check_state",
     "check_tensors",
     "check_transformer",

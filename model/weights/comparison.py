@@ -30,7 +30,12 @@ def check_tensors(index: Index, expected: Iterable[tuple[str, Tensor]], *, what:
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str) -> None:
-    """The same for tensors at hand, such as those of a `.ckpt`; dtypes may differ."""
+    """The same for tensors at hand, such as those of a `.ckpt`; any floating-point dtype will do for another."""
+    dtypes = [
+        f"{name} is {state[name].dtype}, expected floating point"
+        for name in sorted(state.keys() & expected.keys())
+        if expected[name].is_floating_point() and not state[name].is_floating_point()
+    ]
     shapes = [
         f"{name} is {list(state[name].shape)}, expected {list(expected[name].shape)}"
         for name in sorted(state.keys() & expected.keys())
@@ -42,6 +47,7 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, 
             "missing": sorted(expected.keys() - state.keys()),
             "unexpected": sorted(state.keys() - expected.keys()),
             "of another shape": shapes,
+            "of another dtype": dtypes,
         },
     )
 

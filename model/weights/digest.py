@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from model.weights.index import entry_of, read_header
 from model.weights.reader import WeightReader, WeightsMismatch, pieces
-from model.weights.sharding import SHARDS, read_shards
+from model.weights.sharding import SHARDS, Shards, read_shards
 
 FULL_DIGEST_BYTES = 256 * 1024 * 1024
 SAMPLE_BYTES = 4096
@@ -28,6 +28,13 @@ def weights_digest(reader: WeightReader, parts: Iterable[str]) -> str:
             for piece in _deciding_bytes(reader, name):
                 digest.update(piece)
         return digest.hexdigest()
+    check_cut(reader, shards, parts)
+    return shards.digest
+
+
+def check_cut(reader: WeightReader, shards: Shards, parts: Iterable[str]) -> None:
+    """WeightsMismatch where weights were cut for a model of other parts, or a copied file was changed since."""
+    parts = tuple(parts)
     if set(parts) != set(shards.parts):
         raise WeightsMismatch(
             f"{SHARDS}: the weights were cut for a model of {', '.join(shards.parts)}, this one has {', '.join(parts)}"
@@ -37,7 +44,6 @@ def weights_digest(reader: WeightReader, parts: Iterable[str]) -> str:
     changed = sorted(name for name in now.keys() | shards.copied.keys() if now.get(name) != shards.copied.get(name))
     if changed:
         raise WeightsMismatch(f"{', '.join(changed)}: not the same as when the weights were cut; cut them again")
-    return shards.digest
 
 
 def deciding_files(reader: WeightReader, parts: Iterable[str]) -> list[str]:

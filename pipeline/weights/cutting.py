@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -24,7 +25,7 @@ from model.weights import (
 )
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.store import StorageSettings, Store, open_store
-from pipeline.weights.opening import open_weights, weights_errors
+from pipeline.weights.opening import BUILTIN, open_weights, weights_errors
 
 Write = Callable[[BinaryIO], object]
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def shard_weights(source: str, target: str, *, model: ModelConfig, tp: int, stor
     if tp < 2:
         raise ConfigError("tp is 1, expected 2 or more: weights that are not cut are weights for one rank")
     reader, store = open_weights(source, storage), open_store(target, storage)
+    if source != BUILTIN:
+        _check_outside(source, store, storage)
     with weights_errors(source):
         if read_shards(reader) is not None:
             raise WeightsError(f"weights {source}: they are cut already; cut those they were made from")
@@ -85,6 +88,17 @@ def _cut(reader: WeightReader, shards: Shards, *, part: str, config: Transformer
 
 def _copy(reader: WeightReader, name: str) -> Write:
     return lambda file: file.writelines(pieces(reader, name))
+
+
+def _check_outside(source: str, target: Store, storage: StorageSettings) -> None:
+    """A target below its source would be taken for a part of it."""
+    whole = open_store(source, storage).uri
+    places = (
+        (whole, target.uri) if "://" in whole or "://" in target.uri else map(os.path.realpath, (whole, target.uri))
+    )
+    outer, inner = places
+    if inner.startswith(outer.rstrip("/") + "/"):
+        raise ConfigError(f"target: {target.uri} lies inside {source}, expected a folder outside of it")
 
 
 def _check_target(store: Store, planned: set[str]) -> None:

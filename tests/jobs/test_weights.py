@@ -114,6 +114,16 @@ def test_weights_cut_for_another_size_are_refused(
     assert not (tmp_path / "output").exists()
 
 
+def test_copied_files_that_were_changed_are_a_finding(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_for_four(root)
+    path = root / "codec" / "model.safetensors"
+    save_file({name: tensor * 2 for name, tensor in load_file(path).items()}, path)
+    assert main(["weights", "check", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "codec/model.safetensors: not the same as when the weights were cut" in out
+    assert f"{root}: 1 finding, model foal, for 4 ranks" in out
+
+
 def test_all_findings_are_listed_with_counts_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "check", "builtin", "model=magihuman_base"]) == 1
     lines = capsys.readouterr().out.splitlines()

@@ -115,6 +115,16 @@ def test_another_enlargers_weights_are_refused(root: Path) -> None:
         check_weights(model, LocalWeights(root), tp=2)
 
 
+def test_turbo_tensors_of_whole_numbers_are_refused(root: Path, model: ModelConfig) -> None:
+    path = root / "turbo_vae" / "checkpoint-7.ckpt"
+    saved = torch.load(path, weights_only=True)
+    name = next(name for name in saved["ema_state_dict"] if "decoder." in name)
+    saved["ema_state_dict"][name] = saved["ema_state_dict"][name].int()
+    torch.save(saved, path)
+    with pytest.raises(WeightsMismatch, match=r"1 of another dtype: decoder\..* is torch\.int32, expected floating"):
+        check_weights(model, LocalWeights(root), tp=2)
+
+
 def test_stages_that_the_model_does_not_use_may_be_damaged_or_alike(root: Path, model: ModelConfig) -> None:
     put(root, "540p_sr", over="1080p_sr")
     shutil.rmtree(root / "base")

@@ -170,6 +170,15 @@ def test_a_target_with_other_files_and_a_source_that_is_cut_are_refused(root: Pa
         cut(root, tmp_path / "cut", tp=4)
 
 
+def test_a_target_inside_its_source_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    for inside in (root / "cut", root / "base" / "cut", tmp_path / "link" / "cut"):
+        with pytest.raises(ConfigError, match=r"lies inside .*, expected a folder outside"):
+            cut(root, inside, tp=2)
+        assert not inside.exists()
+    cut(root, root.with_name("whole-cut"), tp=2)
+
+
 def test_weights_that_do_not_fit_are_not_cut(root: Path, tmp_path: Path) -> None:
     wide = dataclasses.replace(MODEL, transformer=dataclasses.replace(MODEL.transformer, hidden_size=128))
     with pytest.raises(WeightsError, match=r"is \[.*\], expected"):
