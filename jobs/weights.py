@@ -47,19 +47,21 @@ def check(settings: WeightsSettings) -> int:
         check_packages(settings.model)
     except MissingPackages as error:
         raise ConfigError(str(error)) from error
-    reader = open_weights(settings.path, settings.storage)
+    reader = open_weights(settings.path, settings.storage, parts=parts_of(settings.model))
     with weights_errors(settings.path):
         tp = settings.tp or tp_of(reader)
         _check_size(settings.model, tp)
         found = find_mismatches(settings.model, reader, tp=tp, deep=True)
         twins = find_twins(settings.model, reader)
         altered = _altered(settings.model, reader)
+    said: set[str] = set()  # what several parts have in common is said once
     for part, mismatch in found.items():
-        _show(reader, part, mismatch)
-    others = (*twins, *altered)
+        _show(reader, part, mismatch, said)
+    others = [finding for finding in (*twins, *altered) if finding not in said]
     for finding in others:
         print(finding)
-    count = sum(len(mismatch.findings) for mismatch in found.values() if mismatch) + len(others)
+    count = sum(len(lines) for lines in {str(error): error.findings for error in found.values() if error}.values())
+    count += len(others)
     ranks = f", for {tp} ranks" if tp > 1 else ""
     print(f"{settings.path}: {count or 'no'} finding{'s' * (count != 1)}, model {settings.model.name}{ranks}")
     return 1 if count else 0
@@ -94,13 +96,14 @@ def _check_size(model: ModelConfig, tp: int) -> None:
         raise ConfigError(f"tp: {error}") from error
 
 
-def _show(reader: WeightReader, part: str, mismatch: WeightsMismatch | None) -> None:
+def _show(reader: WeightReader, part: str, mismatch: WeightsMismatch | None, said: set[str]) -> None:
     """A line for the part, then one for everything that is wrong with it."""
     files = [name for name in reader.names() if name.startswith(f"{part}/")]
     size_gb = sum(map(reader.size_bytes, files)) / 1e9
     print(f"{part:<14} {len(files):>4} files {size_gb:>8.2f} GB  {_verdict(mismatch)}")
-    for finding in mismatch.findings if mismatch else ():
+    for finding in mismatch.findings if mismatch and str(mismatch) not in said else ():
         print(f"  {finding}")
+    said |= {str(mismatch)} if mismatch else set()
 
 
 def _verdict(mismatch: WeightsMismatch | None) -> str:

@@ -40,7 +40,7 @@ def shard_weights(source: str, target: str, *, model: ModelConfig, tp: int, stor
         raise ConfigError(f"tp: {error}") from error
     if tp < 2:
         raise ConfigError("tp is 1, expected 2 or more: weights that are not cut are weights for one rank")
-    reader, store = open_weights(source, storage), open_store(target, storage)
+    reader, store = open_weights(source, storage, parts=parts_of(model)), open_store(target, storage)
     if source != BUILTIN:
         _check_outside(source, store, storage)
     with weights_errors(source):

@@ -1,7 +1,7 @@
 """Where a run's weights are: in the package, in a folder or in object storage, behind one `WeightReader`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -88,8 +88,11 @@ class StoreWeights:
         return part
 
 
-def open_weights(weights: str, storage: StorageSettings) -> WeightReader:
-    """`builtin`, a folder or an address. WeightsError if a folder is not there; an address is not looked at yet."""
+def open_weights(weights: str, storage: StorageSettings, *, parts: Iterable[str] = ()) -> WeightReader:
+    """`builtin`, a folder or an address. WeightsError if a folder is not there; an address is not looked at yet.
+
+    `parts` of the model, where it is known: they are named in the message.
+    """
     weights = weights.removeprefix("file://")
     if weights != BUILTIN and "://" in weights:
         cache = None
@@ -98,8 +101,12 @@ def open_weights(weights: str, storage: StorageSettings) -> WeightReader:
             cache = RangeCache(folder, limit_bytes=storage.weights_cache_bytes)
         return StoreWeights(open_store(weights, storage), cache)
     folder = Path(str(files("model.foal") / "weights")) if weights == BUILTIN else Path(weights).expanduser()
+    parts = tuple(parts)
+    holding = f" with {', '.join(f'{part}/' for part in parts)}" if parts else ""
     if not folder.is_dir():
-        raise WeightsError(f"weights: {folder} is not there, expected a folder with base/, codec/ and text/")
+        raise WeightsError(f"weights: {folder} is not there, expected a folder of weights{holding}")
+    if weights == BUILTIN and not all((folder / part).is_dir() for part in parts):
+        raise WeightsError("weights: builtin holds the foal's weights; give weights=PLACE")
     return LocalWeights(folder)
 
 

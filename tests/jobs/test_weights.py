@@ -114,6 +114,12 @@ def test_weights_cut_for_another_size_are_refused(
     assert not (tmp_path / "output").exists()
 
 
+def test_a_damaged_shards_json_is_one_finding(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "shards.json").write_text("{}")
+    assert main(["weights", "check", str(root)]) in (1, 2)
+    assert "".join(capsys.readouterr()).count("shards.json does not say") == 1
+
+
 def test_copied_files_that_were_changed_are_a_finding(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_for_four(root)
     path = root / "codec" / "model.safetensors"
@@ -124,8 +130,8 @@ def test_copied_files_that_were_changed_are_a_finding(root: Path, capsys: pytest
     assert f"{root}: 1 finding, model foal, for 4 ranks" in out
 
 
-def test_all_findings_are_listed_with_counts_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["weights", "check", "builtin", "model=magihuman_base"]) == 1
+def test_all_findings_are_listed_with_counts_by_kind(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "check", str(root), "model=magihuman_base"]) == 1
     lines = capsys.readouterr().out.splitlines()
     (head,) = [line for line in lines if line.startswith("base ")]
     counts = {
@@ -148,6 +154,11 @@ def test_all_findings_are_listed_with_counts_by_kind(capsys: pytest.CaptureFixtu
     ("words", "message"),
     [
         (["check", "/no/such/folder"], "/no/such/folder is not there"),
+        (
+            ["check", "/no/such/folder", "model=magihuman_distill"],
+            "a folder of weights with distill/, turbo_vae/, wan_vae/",
+        ),
+        (["check", "builtin", "model=magihuman_base"], "builtin holds the foal's weights; give weights=PLACE"),
         (["check", "builtin", "tp=3"], "sizes that work: 1, 2, 4"),
         (["check", "builtin", "elsewhere"], "one word too many"),
         (["check", "s3://no-such-bucket-here/a"], "cannot list s3://no-such-bucket-here/a"),
