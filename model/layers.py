@@ -172,10 +172,10 @@ class Mlp(nn.Module):
     def _of_slice(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
         up = self.up_gate_proj(self.pre_norm(x, sizes), sizes)
         gate = up[..., 0::2] if self.gated else up
-        gate = ACTIVATION_SLOPE * gate.clamp(max=ACTIVATION_LIMIT).float()  # the limit is exact in bfloat16
-        inner = functional.silu(gate) / ACTIVATION_SLOPE
+        gate = gate.clamp(max=ACTIVATION_LIMIT).float().mul_(ACTIVATION_SLOPE)  # the limit is exact in bfloat16
+        inner = functional.silu(gate).div_(ACTIVATION_SLOPE)
         if self.gated:
-            inner = inner * (up[..., 1::2].clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float() + 1)
+            inner = inner * up[..., 1::2].clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float().add_(1)
         return _as_float(self.down_proj(inner, sizes))
 
 
