@@ -50,6 +50,9 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     settings = replace(settings, images=settings.images.below(*manifest.source.folders))
     store = open_store(settings.output, settings.storage)
     plan = _plan(settings, manifest, store)
+    if len(plan.to_render):
+        with weights_errors(settings.weights):  # the libraries that it takes need seconds: not where nothing is left
+            check_weights(settings.model, reader, tp=settings.parallel.ranks, deep=True)
     facts = _facts(settings, hashed=hashed)
     recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media)
     recorder.begin()
@@ -81,7 +84,7 @@ def _checked_weights(settings: RunSettings) -> tuple[RunSettings, WeightReader]:
         check_packages(settings.model)
     except MissingPackages as error:
         raise ConfigError(str(error)) from error
-    reader = open_weights(settings.weights, settings.storage)
+    reader = open_weights(settings.weights, settings.storage, parts=parts_of(settings.model))
     with weights_errors(settings.weights):
         parallel = settle_before(settings.parallel, reader, model=settings.model)
         check_weights(settings.model, reader, tp=parallel.ranks)

@@ -27,6 +27,7 @@ from pipeline.images.access import OWN_FOLDER, ImageAccess
 from pipeline.manifest.findings import Findings, findings_file
 from pipeline.manifest.reading import check_manifest
 from pipeline.manifest.rows import Rules
+from pipeline.manifest.sources import check_kind
 from pipeline.manifest.tables import Source, open_source
 from pipeline.store import StorageSettings, open_store, split_uri
 
@@ -60,6 +61,9 @@ def convert(conversion: Conversion) -> int:
     """Number of rows written. ManifestError lists all that is wrong, and then nothing was written."""
     source_format = conversion.source_format or _by_suffix(conversion.source, "source")
     target_format = conversion.target_format or _by_suffix(conversion.target, "target")
+    check_kind(conversion.source)
+    if conversion.findings is not None and conversion.findings in (conversion.source, conversion.target):
+        raise ConfigError(f"findings={conversion.findings} is the source or the target; name another file")
     _check_target(conversion, is_part=source_format == target_format == "parquet")
     with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder, _disk_errors(folder):
         with findings_file(conversion.findings, conversion.storage) as file:

@@ -116,14 +116,16 @@ def fitted(value: Any, shape: Shape) -> Any:
 def typed(text: str) -> Any:
     """A CSV cell of a carried column: a number or a truth value where its text would come back the same, else text.
 
-    007, 1e5 and 0.12345678901234567 are texts.
+    007, 1.10, 1e5 and 0.12345678901234567 are texts.
     """
     if text in ("true", "false"):
         return text == "true"
     if INTEGER.fullmatch(text):
         return int(text)
     if NUMBER.fullmatch(text) and sum(sign.isdigit() for sign in text.lower().partition("e")[0]) <= MAX_DIGITS:
-        return float(text)
+        number = float(text)
+        if repr(number) == text or not text.endswith("0"):
+            return number
     return text
 
 

@@ -191,6 +191,8 @@ def read_manifest(
     that are not selected nothing is checked, but their ids are made: a row's name does not depend on the selection.
     """
     source = open_source(uri, storage=storage)
+    if findings is not None and _real(findings) in {_real(file) for file in source.files}:
+        raise ConfigError(f"findings={findings} would replace the manifest; name another file")
     with findings_file(findings, storage) as file:
         found = Findings(file)
         index, images = check_manifest(

@@ -6,6 +6,7 @@ Nothing is opened here. An address that exists as it is written wins: commas and
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.errors import Finding, ManifestError
@@ -46,6 +47,7 @@ def find_files(uri: str, *, storage: StorageSettings) -> list[FoundFile]:
 
 
 def _find(uri: str, storage: StorageSettings) -> Iterator[FoundFile]:
+    check_kind(uri)
     root, name = split_uri(uri.rstrip("/"))
     store = open_store(root, storage)
     if store.head(name) is not None:
@@ -55,6 +57,13 @@ def _find(uri: str, storage: StorageSettings) -> Iterator[FoundFile]:
     store = open_store(folder, storage)
     for key in sorted(key for key, _ in store.list() if _is_part(key, pattern)):
         yield FoundFile(store=store, key=key, alone=False, partitions=_partitions(key))
+
+
+def check_kind(uri: str) -> None:
+    """ManifestError for a pipe, a device and the like, which may never end."""
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if "://" not in uri.removeprefix("file://") and path.exists() and not (path.is_file() or path.is_dir()):
+        raise ManifestError(uri, [Finding(-1, "", "neither a file nor a folder", "one of them")])
 
 
 def _split_glob(uri: str) -> tuple[str, list[str]]:

@@ -121,7 +121,7 @@ def _weights(settings: PlanSettings) -> WeightReader | None:
     where = settings.weights or (BUILTIN if settings.model.codecs.text == "foal" else None)
     if where is None:
         return None
-    reader = open_weights(where, settings.storage)
+    reader = open_weights(where, settings.storage, parts=parts_of(settings.model))
     with weights_errors(where):
         check_weights(settings.model, reader, tp=tp_of(reader))
     return reader

@@ -146,7 +146,7 @@ def _measure(path: str) -> dict[str, float]:
         raise AssertionError(f"{len(plan.done)} done and {len(plan.to_render)} to render of {len(index)}")
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kept = index.size_bytes / len(index)
-    return {"seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_kb / 1024, "bytes_a_row": kept}
+    return {"seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_kb * 1024 / 1e6, "bytes_a_row": kept}
 
 
 def main(words: list[str]) -> None:

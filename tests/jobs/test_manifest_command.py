@@ -1,8 +1,10 @@
 """`happyhorse manifest SOURCE TARGET` as a person meets it."""
 
 import json
+import os
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -83,3 +85,31 @@ def test_help_shows_the_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.startswith("usage: happyhorse manifest SOURCE TARGET [key=value ...]\n")
     assert "\n  SOURCE  " in shown
     assert "source=" not in shown
+
+
+def test_findings_do_not_replace_what_they_are_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "good.parquet"
+    pq.write_table(pa.table({"prompt": ["A red ball."]}), table)
+    before = table.read_bytes()
+    assert main(["plan", f"manifest={table}", f"findings={table}"]) == 2
+    assert "would replace the manifest" in capsys.readouterr().err
+    assert main(["manifest", str(table), str(tmp_path / "t.csv"), f"findings={tmp_path / 't.csv'}"]) == 2
+    assert "is the source or the target" in capsys.readouterr().err
+    assert table.read_bytes() == before
+    assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["pipe.parquet", "pipe.csv"])
+def test_a_pipe_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    words = ["plan", f"manifest={tmp_path / name}"] if name.endswith("parquet") else ["manifest", str(tmp_path / name)]
+    assert main([*words, *([] if words[0] == "plan" else [str(tmp_path / "t.parquet")])]) == 2
+    assert "neither a file nor a folder" in capsys.readouterr().err
+
+
+def test_versions_keep_their_zeros(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,version,price\nA red ball.,1.10,0.5\nA blue ball.,1.9,2.25\n")
+    assert main(["manifest", str(tmp_path / "a.csv"), str(tmp_path / "a.parquet")]) == 0
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.column("version").to_pylist() == ["1.10", "1.9"]
+    assert table.column("price").to_pylist() == [0.5, 2.25]

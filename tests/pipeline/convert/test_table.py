@@ -141,7 +141,8 @@ def test_images_come_as_addresses_data_urls_and_objects(tmp_path: Path) -> None:
 def test_carried_csv_columns_are_numbers_only_where_their_text_would_come_back(tmp_path: Path) -> None:
     columns = {
         "whole": ["1", "-20"],
-        "real": ["1", "2.50"],
+        "real": ["1", "2.5"],
+        "version": ["1", "2.50"],
         "truth": ["true", "false"],
         "zip": ["007", "1"],
         "hash": ["12e45", "1"],
