@@ -11,6 +11,7 @@ from pipeline.manifest.index import NO_IMAGE, IndexBuilder, index_of
 from pipeline.planning.cards import CARDS
 from pipeline.planning.estimate import SETUP_S, Target, alike, estimate
 from pipeline.planning.history import Hardware, Kind, KindTimes, RunHistory
+from pipeline.planning.measured import Measured
 from pipeline.planning.planned import PlannedClips, PlannedKind, planned_clips
 from tests.clips import make_clip
 from tests.configured import load_model
@@ -62,6 +63,16 @@ def test_runs_that_lost_time_do_not_say_how_stages_share_the_cores() -> None:
     assert estimate(planned((KIND, 20)), [wasted, run_history()], Target()).seconds == pytest.approx(
         estimate(planned((KIND, 20)), [run_history()], Target()).seconds
     )
+
+
+def test_runs_that_differ_count_by_their_clips() -> None:
+    slower = {stage: 3 * seconds for stage, seconds in SECONDS.items()}
+    other = KindTimes(kind=KIND, count=30, seconds=slower, num_bytes=5000.0)
+    runs = [run_history(), run_history("r2", kinds=(other,), num_rendered=30)]
+    for order in (runs, runs[::-1]):
+        measured = Measured(planned((KIND, 1)), order)
+        assert measured.num_bytes(planned((KIND, 1)).kinds[0]) == pytest.approx((10 * 1000 + 30 * 5000) / 40)
+        assert sum(measured.totals().values()) == pytest.approx(SUM_S * (10 + 30 * 3) / 40)
 
 
 def test_on_gpus_the_slowest_stage_decides() -> None:
