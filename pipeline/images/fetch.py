@@ -86,7 +86,10 @@ def _follow(address: WebAddress, access: ImageAccess, deadline: float) -> bytes:
         there = urljoin(f"{here.scheme}://{here.host}:{here.port}{here.target}", answer)
         if there.partition("://")[0].lower() not in PORTS or "@" in there.partition("://")[2].partition("/")[0]:
             raise BadImage(f"'{address.shown}', redirected to something else than http(s)", FETCHABLE)
-        before, here = here, locate_on_web(there.partition("#")[0], access)
+        try:
+            before, here = here, locate_on_web(there.partition("#")[0], access)
+        except BadImage as error:
+            raise BadImage(f"'{address.shown}', redirected to {error.got}", "an image on the host itself") from error
         if here.host != before.host or (before.scheme == "https" and here.scheme != "https"):
             raise BadImage(f"'{address.shown}', redirected to {here.shown}", "an image on the host itself")
     raise BadImage(f"'{address.shown}', redirected more than {MAX_REDIRECTS} times", FETCHABLE)
