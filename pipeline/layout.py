@@ -10,21 +10,8 @@ from model.parts import tp_of
 from model.shapes import ClipShape
 from model.weights import WeightReader
 from pipeline.errors import ConfigError
+from pipeline.planning.cards import ACCELERATOR, CARDS
 from pipeline.settings import ParallelSettings
-
-ACCELERATOR = "accelerator_type:"  # how Ray names a node's kind of card among its resources
-CARDS = {  # by Ray's names, in GB
-    "A10G": 24,
-    "L4": 24,
-    "A100": 40,  # Ray says 80G where it knows; the smaller is safe
-    "A100-40G": 40,
-    "A100-80G": 80,
-    "L40S": 48,
-    "H100": 80,
-    "H20": 96,
-    "H200": 141,
-    "B200": 180,
-}
 
 
 def settle_before(parallel: ParallelSettings, reader: WeightReader, *, model: ModelConfig) -> ParallelSettings:
@@ -65,7 +52,7 @@ def settle(
 
 def _card_gb(node: Mapping[str, float]) -> int:
     kinds = [name.removeprefix(ACCELERATOR) for name in node if name.startswith(ACCELERATOR)]
-    known = [CARDS[kind] for kind in kinds if kind in CARDS]
+    known = [card.gb for card in CARDS.values() if set(card.names) & set(kinds)]
     if not known:
         raise ConfigError(
             f"parallel.tp: the memory of {' and '.join(kinds) or 'these cards'} is not known; say parallel=tp1, tp2, "

@@ -8,6 +8,7 @@ from model.memory import HEADROOM, UNCERTAINTY, CardMemory, Fit, card_memory, tp
 from model.shapes import ClipShape
 
 GB = 10**9
+ACCELERATOR = "accelerator_type:"  # what Ray calls a node's kind of card among its resources
 
 
 @dataclass(frozen=True, kw_only=True)

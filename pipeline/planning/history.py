@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import StoreError
+from pipeline.planning.cards import ACCELERATOR
 from pipeline.results import RunFacts
 from pipeline.settings import RunSettings
 from pipeline.store import Store
@@ -25,7 +26,6 @@ FORMAT = 1
 NUM_READ = 30  # runs, the newest
 NUM_KINDS = 100  # of a run, the commonest
 STAGES = ("condition", "render", "decode", "encode", "upload")
-ACCELERATOR = "accelerator_type:"  # what Ray calls a node's kind of card
 log = logging.getLogger(__name__)
 
 
