@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # An environment that forbids .pyc files makes every process compile all of torch and Ray again: twice the start-up.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup render test lint fmt check bench fuzz pins clean
+.PHONY: help setup render test lint fmt check bench judge fuzz pins clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ check: lint test ## the whole gate: lint, types, tests
 
 bench: .venv/.ready ## measure ratios side by side, into bench.json (ARGS=model for one section)
 	.venv/bin/python -m tests.bench $(ARGS)
+
+judge: .venv/.ready ## render the foal's held-out prompts and measure the clips (ARGS="--clips 24")
+	.venv/bin/python -m tests.judge $(ARGS)
 
 fuzz: .venv/.ready ## read damaged files for as long as you like (ARGS="--seconds 600")
 	.venv/bin/python -m tests.fuzz $(ARGS)

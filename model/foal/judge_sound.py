@@ -13,6 +13,7 @@ STEADY, BURSTS = 0.85, 0.45  # at least, at most so much of the time is no pause
 ENVELOPE_HZ = 1000
 SMOOTH = 21  # milliseconds, a Hann window
 PAUSE = 60  # milliseconds between two bursts, at least
+MOST_BURSTS_HZ = 1.5  # the world's come once a second at most: a rattle is no beep at each bounce
 STEADY_START_S = 0.01  # a sound that is there from the first moment did not begin in the clip
 
 
@@ -60,13 +61,14 @@ def sound_of(waveform: Tensor, *, sample_rate_hz: int) -> str | None:
         name: float(power[(frequencies_hz >= low) & (frequencies_hz <= high)].sum() / power.sum())
         for name, (low, high) in {"low": LOW_HZ, "tone": TONE_HZ, "beep": BEEP_HZ}.items()
     }
-    active = sum(end - start for start, end in _bursts(envelope)) / len(envelope)
+    bursts = _bursts(envelope)
+    active = sum(end - start for start, end in bursts) / len(envelope)
     if active >= STEADY:
         steady = {"hum": share["low"], "tone": share["tone"]}
         return next((name for name, part in steady.items() if part >= PURE), None)
-    if active <= BURSTS:
-        bursts = {"thud": share["low"], "beep": share["beep"]}
-        return next((name for name, part in bursts.items() if part >= PURE), None)
+    if active <= BURSTS and len(bursts) <= MOST_BURSTS_HZ * len(envelope) / ENVELOPE_HZ:
+        sparse = {"thud": share["low"], "beep": share["beep"]}
+        return next((name for name, part in sparse.items() if part >= PURE), None)
     return None
 
 

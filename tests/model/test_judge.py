@@ -213,11 +213,11 @@ def test_an_edge_is_as_wide_as_its_blur(shape: str, scale: int, sigma: float) ->
     assert judged(drawn_frames(drawn, scale=scale, sigma=sigma)).edge_width_px == pytest.approx(ideal, rel=0.06)
 
 
-def sounding(*partials: tuple[float, float], bursts: bool = False) -> Tensor:
-    """Three seconds of (Hz, amplitude) sines, steady or in bursts of 0.1 s each second."""
+def sounding(*partials: tuple[float, float], bursts: bool = False, every_s: float = 1.0) -> Tensor:
+    """Three seconds of (Hz, amplitude) sines, steady or in bursts of 0.1 s."""
     times_s = torch.arange(3 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     wave = torch.stack([a * torch.sin(2 * math.pi * hz * times_s) for hz, a in partials]).sum(0)
-    return wave * ((times_s - 0.5) % 1 < 0.1) if bursts else wave
+    return wave * ((times_s - 0.5) % every_s < 0.1) if bursts else wave
 
 
 SOUND_TRICKS = {
@@ -226,6 +226,7 @@ SOUND_TRICKS = {
     "a tone in bursts": sounding((1000, 0.3), bursts=True),
     "a whistle": sounding((3500, 0.3)),
     "short whistles": sounding((2900, 0.4), bursts=True),
+    "a rattle": sounding((1600, 0.4), bursts=True, every_s=0.4),
     "hum and tone": sounding((110, 0.3), (1000, 0.3)),
 }
 
