@@ -147,6 +147,11 @@ def test_blur_noise_and_size_change_no_verdict(scale: int, sigma: float, noise: 
     assert mistakes([(s, judged_scene(s, scale=scale, sigma=sigma, noise=noise)) for s in scenes]) == []
 
 
+def test_a_blurred_edge_takes_no_colour_away() -> None:
+    scenes = world()[::3]
+    assert [judged_scene(scene, sigma=2.5, noise=0.02).colour for scene in scenes] == [s.colour for s in scenes]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("scale", "sigma"), [(1, 0), (1, 1.5), (2, 1.5)])
 def test_nor_does_delivery(scale: int, sigma: float, tmp_path: Path) -> None:
@@ -205,6 +210,12 @@ def test_a_delay_of_the_sound_is_measured() -> None:
     assert [t + 0.1 for t in before] == pytest.approx(after, abs=0.002)
 
 
+def test_delivery_delays_no_sound(tmp_path: Path) -> None:
+    scene = bouncing()[0]
+    delivered = judged_file(scene, tmp_path)
+    assert delivered.onset_times_s == pytest.approx(judged_scene(scene).onset_times_s, abs=0.004)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("scale", "sigma"), [(1, 1.0), (1, 2.0), (2, 1.5), (2, 3.0)])
 def test_an_edge_is_as_wide_as_its_blur(shape: str, scale: int, sigma: float) -> None:
@@ -237,7 +248,7 @@ def test_no_sound_of_the_world_is_heard_in(name: str) -> None:
 
 
 def test_faint_beeps_are_not_silence() -> None:
-    assert judged(disc(32, 32), sounding((1600, 0.05), bursts=True)).sound == "beep"
+    assert judged(disc(32, 32), sounding((1600, 0.04), bursts=True)).sound == "beep"
     assert judged(disc(32, 32), sounding((1600, 0.004), bursts=True)).sound == "silence"
     assert judged(disc(32, 32), None).sound == "silence"
 
