@@ -15,7 +15,7 @@ STRAIGHT = 0.8  # of all that it moves must be forward
 SWING = 0.5  # of the world's bouncing height it must reach
 LEAST_CONTACTS = 2  # in a clip of three seconds or more
 LOW, HIGH = 0.4, 0.6  # of the way down: a contact is a visit above HIGH between falls below LOW
-NEAR = 3  # frames on either side that tell when it was
+NEAR = 4  # frames on either side that tell when it was; the shortest bounce takes twelve
 
 
 def _path(objects: Objects) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def motion_of(objects: Objects, *, fps: int) -> str | None:
 
 
 def contact_times_s(objects: Objects, *, fps: int) -> tuple[float, ...]:
-    """When the path turned from falling to rising, between frames: where the two arcs beside a low point meet."""
+    """When the path turned from falling to rising, to a fraction of a frame."""
     _, y = _path(objects)
     low, high = y.quantile(torch.tensor([0.02, 0.98]))
     down = ((y - low) / (high - low).clamp(min=1e-6)).tolist()
@@ -63,25 +63,18 @@ def contact_times_s(objects: Objects, *, fps: int) -> tuple[float, ...]:
             lowest = frame
     if lowest is not None and lowest <= len(down) - 3:  # two frames of rising are enough
         contacts.append(lowest)
-    return tuple(_meeting(y, contact) / fps for contact in contacts)
+    return tuple(_turn(y, contact) / fps for contact in contacts)
 
 
-def _meeting(y: Tensor, frame: int) -> float:
-    """Where the arcs of the frames before and after a lowest frame cross, in frames."""
-    times = torch.linspace(frame - 1, frame + 1, 201)
-    before = range(max(0, frame - NEAR), frame)
-    after = range(frame + 1, min(len(y), frame + 1 + NEAR))
-    apart = _arc(y, before, times) - _arc(y, after, times)
-    return float(times[apart.abs().argmin()])
+def _turn(y: Tensor, frame: int) -> float:
+    """Where the path turns, near its lowest frame, in frames: the best fit of two mirrored arcs that meet there.
 
-
-def _arc(y: Tensor, frames: range, times: Tensor) -> Tensor:
-    """The polynomial through the path at these frames (three: a parabola), at `times`."""
-    total = torch.zeros_like(times)
-    for frame in frames:
-        basis = torch.ones_like(times)
-        for other in frames:
-            if other != frame:
-                basis = basis * (times - other) / (frame - other)
-        total = total + float(y[frame]) * basis
-    return total
+    A polynomial through the frames on either side would carry a pixel's error much farther.
+    """
+    near = torch.arange(max(0, frame - NEAR), min(len(y), frame + NEAR + 1))
+    turns = torch.linspace(frame - 1, frame + 1, 201, dtype=torch.float64)
+    away = (near - turns[:, None]).abs()  # [turns, frames]
+    arcs = torch.stack([torch.ones_like(away), away, away.square()], dim=2)
+    path = y[near].double().expand(len(turns), -1)[..., None]
+    fit = arcs @ torch.linalg.lstsq(arcs, path).solution
+    return float(turns[(fit - path).square().sum((1, 2)).argmin()])

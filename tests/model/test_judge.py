@@ -174,7 +174,7 @@ def bouncing(sound: str = "beep") -> list[Scene]:
 def test_contacts_and_sounds_are_timed(sound: str) -> None:
     found = [(scene, judged_scene(scene, sigma=1.0, noise=0.02)) for scene in bouncing(sound)]
     for scene, verdict in found:
-        assert verdict.contact_times_s == pytest.approx(scene.contact_times_s, abs=0.02)
+        assert verdict.contact_times_s == pytest.approx(scene.contact_times_s, abs=0.005)
         assert len(verdict.onset_times_s) == len(scene.contact_times_s)
     truth = timing([(verdict.contact_times_s, verdict.onset_times_s) for _, verdict in found])
     assert truth.share_within == 1
@@ -309,6 +309,14 @@ NO_SHAPE = {
 def test_no_shape_of_the_world_is_seen_in(name: str) -> None:
     verdict = judged(NO_SHAPE[name])
     assert (verdict.shape, verdict.motion, verdict.one_object) == (None, "still", 1)
+
+
+def test_a_trembling_path_moves_its_contacts_by_little() -> None:
+    """Codecs and models misplace an object by a pixel from frame to frame."""
+    rng = random.Random(8)
+    cycles = [(n / 12 + 0.5) % 1 for n in range(36)]
+    verdict = judged(moving([(32, 50 - 88 * c * (1 - c) + rng.uniform(-1, 1)) for c in cycles]))
+    assert verdict.contact_times_s == pytest.approx([0.5, 1.5, 2.5], abs=0.012)
 
 
 NO_MOTION = {
