@@ -1,8 +1,9 @@
 """`make judge`: renders held-out prompts, judges the delivered files, prints what was wanted and what was measured.
 
 `--only base drawn image distilled sharp` for some of it, `--clips 24` for fewer prompts, `--out DIR` keeps the clips
-and goes on where it stopped; words such as `weights=DIR` or `model.sampling.steps=16` go to `happyhorse render`. A
-whole run writes docs/benchmarks/foal.md and .json. Exit code 1: a cell was missed, or clips could not be rendered.
+and goes on where it stopped; words such as `model.sampling.steps=16` go to `happyhorse render`. A
+whole run of the repository's weights writes docs/benchmarks/foal.md and .json. Exit code 1: a cell was missed, or clips
+could not be rendered.
 """
 
 import argparse
@@ -40,6 +41,7 @@ class Judge:
     folder: Path
     num_clips: int
     seed: int
+    weights: Path
     words: Sequence[str] = ()
     parallel: Sequence[str] = field(default=ONE_CORE)
 
@@ -53,13 +55,9 @@ class Judge:
             model=model,
             folder=self.folder / name,
             resolution=resolution,
+            weights=self.weights,
             words=[*self.parallel, *self.words],
         )
-
-    @property
-    def weights(self) -> Path:
-        given = [word.removeprefix("weights=") for word in self.words if word.startswith("weights=")]
-        return Path(given[-1]) if given else BUILTIN
 
     @cached_property
     def base_clips(self) -> Rendered:
@@ -159,20 +157,29 @@ def main() -> int:
     parser.add_argument(
         "--groups", type=int, default=1, help="clips rendered side by side; times are those of one alone"
     )
+    parser.add_argument("--weights", type=Path, default=BUILTIN, help="a folder; default: the repository's")
     parser.add_argument("--out", type=Path, help="keeps the clips here")
     given, words = parser.parse_known_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="judge-") as temporary:
         folder = given.out or Path(temporary)
         parallel = (ONE_CORE[0], f"parallel.groups={given.groups}")
-        judge = Judge(folder=folder, num_clips=given.clips, seed=given.seed, words=words, parallel=parallel)
+        judge = Judge(
+            folder=folder,
+            num_clips=given.clips,
+            seed=given.seed,
+            weights=given.weights.resolve(),
+            words=words,
+            parallel=parallel,
+        )
         sections, failed = [], False
         for name in given.only:
             section, is_failure = run(name, judge)
             print("\n".join(report.lines_of(section)), flush=True)
             sections.append(section)
             failed |= is_failure or bool(section.missed)
-        whole = given.only == list(GROUPS) and given.clips >= CLIPS and not words
+        failed |= not any(section.cells for section in sections)
+        whole = given.only == list(GROUPS) and given.clips >= CLIPS and not words and judge.weights == BUILTIN
         found = describe(judge, sections, command=command(given, words))
         report.write(found, DOCS if whole else folder / "foal")
     return int(failed)

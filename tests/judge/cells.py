@@ -120,7 +120,7 @@ def image_cells(judged: Judged) -> list[Cell]:
 def distilled_cells(judged: Judged, *, steps: int, guided: bool) -> list[Cell]:
     return [
         *text_cells(judged, DISTILLED),
-        Cell(name="steps", value=steps, most=8),
+        Cell(name="steps", value=steps, least=1, most=8),
         Cell(name="forwards a step (2: guided)", value=2 if guided else 1, most=1),
     ]
 

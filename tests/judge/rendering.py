@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.foal.judge import Verdict, judge_clip
+from model.parts import parts_of
 from tests.configured import load_model
 from tests.e2e.runs import BIN, ROOT, records, write_manifest
 from tests.judge.files import read_mp4
@@ -45,28 +46,33 @@ class Rendered:
 
 
 class NotBuilt(Exception):
-    """The model or the resolution is not in conf/model yet."""
+    """The model, the resolution or a part of the weights is not there yet."""
 
 
 class RenderFailed(Exception):
     """The command line started nothing, or stopped."""
 
 
-def check_built(model: str, resolution: str) -> None:
+def check_built(model: str, resolution: str, *, weights: Path, words: Sequence[str] = ()) -> None:
+    """Raises NotBuilt, saying what is missing: the model, its resolution, or a part of its weights."""
     if not (ROOT / "conf" / "model" / f"{model}.yaml").is_file():
         raise NotBuilt(f"model={model}")
-    if resolution not in load_model(model).sizes:
+    config = load_model(model, *words)
+    if resolution not in config.sizes:
         raise NotBuilt(f"model={model} at {resolution}")
+    if missing := [part for part in parts_of(config) if not (weights / part).is_dir()]:
+        raise NotBuilt(f"model={model}, whose weights lack {', '.join(missing)}")
 
 
 def render(
-    asked: Sequence[Asked], *, model: str, folder: Path, resolution: str = "64P", words: Sequence[str] = ()
+    asked: Sequence[Asked], *, model: str, resolution: str, weights: Path, folder: Path, words: Sequence[str] = ()
 ) -> Rendered:
-    """Each of these as a clip in `folder`, where what is there already stays. `words`: more of the command line's."""
-    check_built(model, resolution)
+    """Each of these as a clip in `folder`, where what is there already stays. `words`: more of the command line."""
+    check_built(model, resolution, weights=weights, words=words)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = write_manifest(folder / "manifest.parquet", [each.row(resolution=resolution) for each in asked])
-    command = [str(BIN / "happyhorse"), "render", f"manifest={manifest}", f"output={folder}", f"model={model}", *words]
+    command = [str(BIN / "happyhorse"), "render", f"manifest={manifest}", f"output={folder}", f"model={model}"]
+    command += [f"weights={weights}", *words]
     with (folder / "printed.txt").open("w") as printed:
         code = subprocess.run(
             command, cwd=ROOT, stdout=printed, stderr=printed, timeout=START_S + CLIP_S * len(asked), check=False

@@ -14,6 +14,7 @@ from model.foal.judge import Verdict
 from model.foal.scenes import RATIO_SIZES, SHAPES, is_held_out
 from tests.judge import cells, report
 from tests.judge.prompts import Asked, held_out_prompts
+from tests.judge.references import BUILTIN
 from tests.judge.rendering import NOTHING, NotBuilt, check_built
 
 
@@ -119,11 +120,13 @@ def test_a_distilled_model_must_be_one() -> None:
     assert [name for name, each in met.items() if each is False] == ["steps", "forwards a step (2: guided)"]
 
 
-def test_what_is_not_built_says_so() -> None:
+def test_what_is_not_built_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotBuilt, match="model=no_such"):
-        check_built("no_such", "64P")
+        check_built("no_such", "64P", weights=BUILTIN)
     with pytest.raises(NotBuilt, match="1080P"):
-        check_built("foal", "1080P")
+        check_built("foal", "1080P", weights=BUILTIN)
+    with pytest.raises(NotBuilt, match="lack base"):
+        check_built("foal", "64P", weights=tmp_path)
 
 
 def test_a_report_names_what_was_missed(tmp_path: Path) -> None:
