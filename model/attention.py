@@ -18,6 +18,9 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     repeat = q.shape[-3] // k.shape[-3]
     if repeat > 1:
         k, v = (x.repeat_interleave(repeat, dim=-3) for x in (k, v))
+    if q.requires_grad and not q.is_cuda:  # in training on a CPU the fused kernel's way back takes twice the time
+        scores: Tensor = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+        return scores.softmax(dim=-1) @ v
     return scaled_dot_product_attention(q, k, v)
 
 
