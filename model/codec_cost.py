@@ -32,7 +32,7 @@ T5GEMMA_PARAMETERS = 256_000 * 3584 + 42 * GEMMA_LAYER + 3584
 T5GEMMA_FLOPS = 2 * 42 * GEMMA_LAYER  # a token
 T5GEMMA_BYTES = 200_000  # at the peak, a token: the MLP's inner values
 
-FOAL_TEXT_BYTES, FOAL_CODEC_BYTES = 25_000, 190_000  # weights, as they lie in the package
+FOAL_TEXT_BYTES, FOAL_CODEC_BYTES = 80_000, 1_950_000  # weights, as they lie in the package
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,5 +136,5 @@ def _check_turbo(reader: WeightReader) -> None:
 
 def _check_foal_codec(model: ModelConfig, reader: WeightReader) -> None:
     with torch.device("meta"):
-        codec = FoalVideoCodec(model.transformer.video_latent_channels)
+        codec = FoalVideoCodec.as_stored(model.transformer.video_latent_channels)
     check_tensors(read_index(reader, "codec"), codec.state_dict().items(), what="codec")

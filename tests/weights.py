@@ -37,7 +37,7 @@ def write_weights(folder: Path, model: ModelConfig) -> Path:
 
 def write_codecs(folder: Path, model: ModelConfig, generator: torch.Generator) -> Path:
     """codec/ and text/."""
-    _write_part(folder / "codec", FoalVideoCodec(model.transformer.video_latent_channels), generator)
+    _write_part(folder / "codec", FoalVideoCodec.as_stored(model.transformer.video_latent_channels), generator)
     text = FoalTextEncoder(WORDS, channels=model.transformer.text_in_channels)
     _write_part(folder / "text", text, generator, metadata={"vocabulary": json.dumps(WORDS)})
     return folder

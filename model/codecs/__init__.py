@@ -44,9 +44,9 @@ def build_audio_decoder(model: ModelConfig, reader: WeightReader, *, device: str
 
 
 def _foal_video(model: ModelConfig, reader: WeightReader) -> FoalVideoCodec:
-    codec = FoalVideoCodec(model.transformer.video_latent_channels)
+    codec = FoalVideoCodec.as_stored(model.transformer.video_latent_channels)
     load_module(codec, reader, part="codec")
-    return codec
+    return codec.float()
 
 
 def _dtype(model: ModelConfig) -> torch.dtype:

@@ -1,7 +1,7 @@
-"""The foal's codecs: a linear space-time block codec for pictures, a bank of sinusoids for sound.
+"""The foal's codecs: a small trained one for pictures, a bank of sinusoids for sound.
 
-Pictures: each latent cell is an 8x8 block of one frame (the first latent frame) or of four (the others), projected on
-principal components that `model.foal.train` fitted. Sound: each latent holds the amplitudes of 32 mel-spaced
+Pictures: each latent cell stands for 8x8 pixels of one frame (the first latent frame) or of four (the others);
+`model/foal/codec_training.py` trained it. Sound: each latent holds the amplitudes of 32 mel-spaced
 sinusoids at two instants; phases are fixed. C latent channels, T latent frames, H W cells, L audio latents.
 """
 
@@ -10,10 +10,15 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.shapes import TIME_STRIDE
 
 BLOCK = 8  # pixels a cell and side
+GROUP_CHANNELS = 3 * TIME_STRIDE
+DECODER_CHANNELS = (64, 128)  # at 4 and at 8 pixels a cell
+NORM_EPS = 1e-6
+WINDOW = 8  # latent frames decoded at a time
 AUDIO_LATENTS_PER_S = 12
 SLOTS_PER_LATENT = 2
 SLOTS_PER_S = AUDIO_LATENTS_PER_S * SLOTS_PER_LATENT
@@ -22,7 +27,6 @@ NUM_BANDS = 32
 AMPLITUDE_FLOOR = 0.01  # below it the loudness scale is linear, above it logarithmic
 SILENCE = 0.08  # part of the loudness scale that counts as no sound at all
 LATENT_GAIN, LATENT_OFFSET = 4.0, 0.5
-WINDOW = 8  # latent frames decoded at a time
 
 
 def _mel(frequency_hz: float) -> float:
@@ -37,58 +41,85 @@ def _mel_spaced_hz(count: int, *, low_hz: float, high_hz: float) -> list[float]:
 BAND_HZ = _mel_spaced_hz(NUM_BANDS, low_hz=60, high_hz=4000)
 
 
-class BlockProjection(nn.Module):
-    """Blocks of `num_frames` x 8 x 8 pixels <-> C coefficients, scaled to about unit size."""
+class Unit(nn.Module):
+    """A residual pair of 3x3 convolutions, normed over channels."""
 
-    basis: Tensor
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, channels: int, *, num_frames: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.num_frames = num_frames
-        size = num_frames * BLOCK * BLOCK * 3
-        self.register_buffer("basis", torch.empty(channels, size))  # orthonormal rows
-        self.register_buffer("mean", torch.empty(size))
-        self.register_buffer("scale", torch.empty(channels))
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """[T*num_frames, H*8, W*8, 3] in 0..1 -> [C, T, H, W]."""
-        height, width = frames.shape[1] // BLOCK, frames.shape[2] // BLOCK
-        blocks = frames.reshape(-1, self.num_frames, height, BLOCK, width, BLOCK, 3).permute(0, 2, 4, 1, 3, 5, 6)
-        coefficients = (blocks.flatten(3) - self.mean) @ self.basis.T / self.scale
-        return coefficients.permute(3, 0, 1, 2)
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.square().mean(1, keepdim=True) + NORM_EPS
+        hidden: Tensor = self.conv2(functional.silu(self.conv1(functional.silu(x * size.rsqrt()))))
+        return x + hidden
 
-    def decode(self, latent: Tensor) -> Tensor:
-        """[C, T, H, W] -> [T*num_frames, H*8, W*8, 3] in 0..1."""
-        _, t, height, width = latent.shape
-        blocks = (latent.permute(1, 2, 3, 0) * self.scale) @ self.basis + self.mean
-        frames = blocks.reshape(t, height, width, self.num_frames, BLOCK, BLOCK, 3).permute(0, 3, 1, 4, 2, 5, 6)
-        return frames.reshape(t * self.num_frames, height * BLOCK, width * BLOCK, 3).clamp(0, 1)
+
+class Decoder(nn.Module):
+    """The way back: [n, C, H, W] -> [n, 12, 8H, 8W] in about -1..1. A linear map, and a network that mends edges."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        wide, deep = DECODER_CHANNELS
+        self.blocks = nn.ConvTranspose2d(channels, GROUP_CHANNELS, BLOCK, stride=BLOCK)
+        self.edges = nn.Sequential(
+            nn.Conv2d(channels, deep, 3, padding=1),
+            Unit(deep),
+            Unit(deep),
+            nn.Conv2d(deep, 4 * wide, 1),
+            nn.PixelShuffle(2),
+            Unit(wide),
+            Unit(wide),
+            nn.Conv2d(wide, 16 * GROUP_CHANNELS, 1),
+            nn.PixelShuffle(4),
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        frames: Tensor = self.blocks(latent) + self.edges(latent)
+        return frames
 
 
 class FoalVideoCodec(nn.Module):
+    """Each group of four frames is coded alone; the first frame is a group that stands still.
+
+    The encoder is linear: principal components of 8x8 blocks, fitted in closed form. The decoder is trained.
+    """
+
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = BlockProjection(channels, num_frames=1)
-        self.rest = BlockProjection(channels, num_frames=TIME_STRIDE)
+        self.encoder = nn.Conv2d(GROUP_CHANNELS, channels, BLOCK, stride=BLOCK)
+        self.decoder = Decoder(channels)
+
+    @classmethod
+    def as_stored(cls, channels: int) -> "FoalVideoCodec":
+        """To be filled from a file, which holds the decoder in bfloat16; `float()` then makes it usable."""
+        codec = cls(channels)
+        codec.decoder.to(torch.bfloat16)
+        return codec
 
     def encode(self, frames: Tensor) -> Tensor:
-        """float [4(T-1)+1, H*8, W*8, 3] in 0..1 -> [C, T, H, W]."""
-        return torch.cat([self.first.encode(frames[:1]), self.rest.encode(frames[1:])], dim=1)
+        """float [n, 4(T-1)+1, H*8, W*8, 3] in 0..1 -> [n, C, T, H, W]."""
+        whole = torch.cat([frames[:, :1].expand(-1, TIME_STRIDE - 1, -1, -1, -1), frames], dim=1)
+        groups = whole.permute(0, 1, 4, 2, 3).reshape(-1, GROUP_CHANNELS, *frames.shape[2:4])
+        latent: Tensor = self.encoder(groups * 2 - 1)
+        by_clip: Tensor = latent.unflatten(0, (len(frames), -1)).transpose(1, 2)
+        return by_clip
 
+    @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
-        return self.first.encode(image[None].float() / 255)
+        return self.encode(image[None, None].float() / 255)[0]
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
-        yield _to_bytes(self.first.decode(latent[:, :1]))
-        for start in range(1, latent.shape[1], WINDOW):
-            yield _to_bytes(self.rest.decode(latent[:, start : start + WINDOW]))
+        for start in range(0, latent.shape[1], WINDOW):
+            groups = self.decoder(latent[:, start : start + WINDOW].transpose(0, 1))
+            frames = groups.unflatten(1, (TIME_STRIDE, 3)).flatten(0, 1)
+            yield _to_bytes(frames[TIME_STRIDE - 1 :] if start == 0 else frames)
 
 
 def _to_bytes(frames: Tensor) -> Tensor:
-    return (frames * 255).round().to(torch.uint8)
+    """[n, 3, height, width] in about -1..1 -> uint8 [n, height, width, 3]."""
+    return ((frames / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 class FoalAudioCodec:
@@ -104,9 +135,7 @@ class FoalAudioCodec:
         loudness = torch.where(loudness > SILENCE, loudness.clamp(max=1), 0)
         amplitudes = AMPLITUDE_FLOOR * torch.expm1(loudness * math.log1p(1 / AMPLITUDE_FLOOR))
         num_samples = amplitudes.shape[0] * SAMPLE_RATE_HZ // SLOTS_PER_S
-        smooth = nn.functional.interpolate(amplitudes.T[None], size=num_samples, mode="linear", align_corners=False)[
-            0
-        ]  # [bands, samples]
+        smooth = functional.interpolate(amplitudes.T[None], size=num_samples, mode="linear", align_corners=False)[0]
         times_s = torch.arange(num_samples, dtype=torch.float64) / SAMPLE_RATE_HZ
         waveform = torch.zeros(num_samples)
         for band, frequency_hz in enumerate(BAND_HZ):

@@ -1,12 +1,14 @@
 """The foal's world, drawn with exact ground truth: what training sees and what nothing else may import.
 
 A scene is one shape of one colour on a plain background, with one motion and one sound; it is drawn as frames
-[F, H, W, 3] in 0..1 and as band amplitudes of its sound. Everything follows from the scene's own values.
+[F, H, W, 3] in 0..1 and as band amplitudes of its sound. Everything follows from the scene's own values. Lengths are
+in pixels of the 64P picture; a picture of twice the size is drawn with `scale=2`.
 """
 
 import math
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,9 +34,15 @@ BACKGROUNDS = {
 }
 MOTIONS = ("right", "left", "bounce", "still")
 SOUNDS = ("silence", "hum", "tone", "beep", "thud")
-BOUNCE_PERIODS_S = (0.75, 1.0)
+BOUNCE_PERIODS_S = (1.0, 4 / 3)  # contacts fall on frames, and on the codec's instants of sound
 BOUNCE_PHASES = (0.5, 0.25)  # 0 is contact, 0.5 the top
+BOUNCE_HEIGHT = 0.65  # of the way that the picture leaves free
 RATIO_SIZES = {"1:1": (64, 64), "16:9": (48, 80), "9:16": (80, 48)}  # decoded height, width
+MARGIN = 2.0  # pixels that a shape keeps from the picture's edge, about
+RADIUS, FEW_RADII, ANY_RADIUS = 12.5, (11.5, 13.5), (10.0, 14.5)  # at 1:1
+NARROW = 0.86  # of the radius, where the picture's short side is 48
+CENTRE, FEW_LANES, ANY_LANE = 0.5, (0.3, 0.5, 0.7), (0.1, 0.9)
+Places = Literal["centre", "few", "any"]  # where shapes stand, and how large they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +52,9 @@ class Scene:
     background: str
     motion: str
     sound: str
-    radius: float  # pixels
-    across: float  # 0..1, place on the axis the motion leaves free (both axes when still)
-    along: float
+    radius: float
+    across: float  # 0..1, height in the picture where the motion leaves it open
+    along: float  # 0..1, place from left to right where the motion leaves it open
     period_s: float
     phase: float
     duration_s: int
@@ -62,28 +70,43 @@ class Scene:
         return [first + n * self.period_s for n in range(count)]
 
 
+def _held_out() -> set[tuple[str, str, str]]:
+    """12 of the 96 combinations: each shape with each motion once, each colour once or twice."""
+    colours = list(COLOURS)
+    return {(SHAPES[n % 3], colours[(n * 3 + n // 8) % 8], MOTIONS[n % 4]) for n in range(12)}
+
+
+HELD_OUT = frozenset(_held_out())
+
+
 def is_held_out(*, shape: str, colour: str, motion: str) -> bool:
     """One eighth of shape x colour x motion never appears in training."""
-    place = SHAPES.index(shape) * 3 + list(COLOURS).index(colour) + MOTIONS.index(motion) * 5
-    return place % 8 == 7
+    return (shape, colour, motion) in HELD_OUT
 
 
-def random_scene(rng: random.Random, *, duration_s: int, ratio: str, held_out: bool = False) -> Scene:
-    """A scene from training's part of the world, or from the held-out eighth."""
+def random_scene(
+    rng: random.Random, *, duration_s: int, ratio: str, held_out: bool = False, places: Places = "centre"
+) -> Scene:
+    """A scene from training's part of the world, or from the held-out eighth.
+
+    A prompt does not say where a shape stands and how large it is: then it is in the centre, of one size. A first frame
+    does: then it is anywhere.
+    """
     while True:
         shape, colour, motion = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(MOTIONS)
         if is_held_out(shape=shape, colour=colour, motion=motion) == held_out:
             break
     sounds = SOUNDS if motion == "bounce" else SOUNDS[:3]
+    radius, across, along = _place(rng, places)
     return Scene(
         shape=shape,
         colour=colour,
         background=rng.choice(list(BACKGROUNDS)),
         motion=motion,
         sound=rng.choice(sounds),
-        radius=rng.uniform(9.0, 13.0),
-        across=rng.uniform(0.2, 0.8),
-        along=rng.uniform(0.2, 0.8),
+        radius=radius * (1 if ratio == "1:1" else NARROW),
+        across=across,
+        along=along,
         period_s=rng.choice(BOUNCE_PERIODS_S),
         phase=rng.choice(BOUNCE_PHASES),
         duration_s=duration_s,
@@ -91,10 +114,19 @@ def random_scene(rng: random.Random, *, duration_s: int, ratio: str, held_out: b
     )
 
 
+def _place(rng: random.Random, places: Places) -> tuple[float, float, float]:
+    """(radius, across, along)"""
+    if places == "any":
+        return rng.uniform(*ANY_RADIUS), rng.uniform(*ANY_LANE), rng.uniform(*ANY_LANE)
+    if places == "few":
+        return rng.choice(FEW_RADII), rng.choice(FEW_LANES), rng.choice(FEW_LANES)
+    return RADIUS, CENTRE, CENTRE
+
+
 def centre_path(scene: Scene, times_s: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre of the shape in pixels, (x, y) at each time."""
+    """Centre of the shape, (x, y) at each time."""
     height, width = RATIO_SIZES[scene.ratio]
-    margin = scene.radius + 2
+    margin = scene.radius + MARGIN
     free_x, free_y = width - 2 * margin, height - 2 * margin
     x = torch.full_like(times_s, margin + scene.along * free_x)
     y = torch.full_like(times_s, margin + scene.across * free_y)
@@ -103,31 +135,35 @@ def centre_path(scene: Scene, times_s: Tensor) -> tuple[Tensor, Tensor]:
         x = margin + free_x * (progress if scene.motion == "right" else 1 - progress)
     elif scene.motion == "bounce":
         cycle = (times_s / scene.period_s + scene.phase) % 1
-        y = height - margin - free_y * 0.85 * 4 * cycle * (1 - cycle)
+        y = height - margin - free_y * BOUNCE_HEIGHT * 4 * cycle * (1 - cycle)
     return x, y
 
 
-def _coverage(scene: Scene, dx: Tensor, dy: Tensor) -> Tensor:
-    """How much of each pixel the shape covers, from its signed distance; dx, dy in pixels from its centre."""
-    r = scene.radius
-    if scene.shape == "circle":
+def _coverage(shape: str, r: float, dx: Tensor, dy: Tensor) -> Tensor:
+    """How much of each pixel the shape covers, from its signed distance; dx, dy and r in pixels of the picture."""
+    if shape == "circle":
         distance = torch.hypot(dx, dy) - r
-    elif scene.shape == "square":
+    elif shape == "square":
         distance = torch.maximum(dx.abs(), dy.abs()) - r * 0.9
     else:  # equilateral, one side down
         slope = math.sqrt(3) / 2 * dx.abs() - dy / 2
-        distance = torch.maximum(slope - r * 0.6, dy - r * 0.75)
+        distance = torch.maximum(slope - r * 0.55, dy - r * 0.85)
     return (0.5 - distance).clamp(0, 1)
 
 
-def draw_frames(scene: Scene, *, num_frames: int, fps: int) -> Tensor:
-    """[num_frames, H, W, 3] float32 in 0..1."""
-    height, width = RATIO_SIZES[scene.ratio]
-    x, y = centre_path(scene, torch.arange(num_frames) / fps)
+def draw_coverage(scene: Scene, *, num_frames: int, fps: int, scale: int = 1) -> Tensor:
+    """[num_frames, H*scale, W*scale, 1] float32: 1 inside the shape, 0 outside, edges one pixel wide at every scale."""
+    height, width = (side * scale for side in RATIO_SIZES[scene.ratio])
+    x, y = (scale * place for place in centre_path(scene, torch.arange(num_frames) / fps))
     dy = torch.arange(height)[None, :, None] + 0.5 - y[:, None, None]
     dx = torch.arange(width)[None, None, :] + 0.5 - x[:, None, None]
-    coverage = _coverage(scene, dx, dy)[..., None]
-    return coverage * torch.tensor(COLOURS[scene.colour]) + (1 - coverage) * torch.tensor(BACKGROUNDS[scene.background])
+    return _coverage(scene.shape, scene.radius * scale, dx, dy)[..., None]
+
+
+def draw_frames(scene: Scene, *, num_frames: int, fps: int, scale: int = 1) -> Tensor:
+    """[num_frames, H*scale, W*scale, 3] float32 in 0..1."""
+    colour, background = torch.tensor(COLOURS[scene.colour]), torch.tensor(BACKGROUNDS[scene.background])
+    return background + draw_coverage(scene, num_frames=num_frames, fps=fps, scale=scale) * (colour - background)
 
 
 _TIMBRES = {  # (Hz, amplitude) of each partial
@@ -150,7 +186,7 @@ def draw_sound(scene: Scene, *, num_slots: int) -> Tensor:
         envelope = torch.zeros(num_slots)
         for contact_s in scene.contact_times_s:
             since = times_s - contact_s
-            decay = (1 - since / _BURST_S[scene.sound]).clamp(0, 1) * (since > -0.5 / SLOTS_PER_S)
+            decay = (1 - since / _BURST_S[scene.sound]).clamp(0, 1) * (since > 0)
             envelope = torch.maximum(envelope, decay.clamp(max=1))
     bands_hz = torch.tensor(BAND_HZ)
     for frequency_hz, amplitude in _TIMBRES[scene.sound]:

@@ -10,7 +10,7 @@ from jobs.compose import compose_values, defaults, leaves
 from jobs.settings import run_settings
 from jobs.words import read_words
 from model.config import Size
-from model.foal.train import FOAL
+from model.foal.flow import BASE
 from pipeline.errors import ConfigError
 from pipeline.settings import ClusterSettings, ParallelSettings, RetrySettings
 from pipeline.store import StorageSettings
@@ -141,4 +141,4 @@ def test_the_model_is_whole() -> None:
 
 
 def test_the_foal_is_the_one_that_was_trained() -> None:
-    assert run_settings(render_values()).model.transformer == FOAL
+    assert run_settings(render_values()).model.transformer == BASE

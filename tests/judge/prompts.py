@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from model.foal.captions import caption
-from model.foal.scenes import MOTIONS, RATIO_SIZES, SOUNDS, Scene, draw_frames, random_scene
+from model.foal.scenes import MOTIONS, RATIO_SIZES, SOUNDS, Places, Scene, draw_frames, random_scene
 
 SEED = 5
 DURATIONS_S, DURATION_WEIGHTS = (3, 4, 5), (6, 1, 1)
@@ -50,8 +50,9 @@ def _ask(
 ) -> Asked:
     duration_s = rng.choices(DURATIONS_S, DURATION_WEIGHTS)[0]
     ratio = rng.choices(list(RATIO_SIZES), RATIO_WEIGHTS)[0]
+    places: Places = "any" if with_image else "few"
     while True:
-        scene = random_scene(rng, duration_s=duration_s, ratio=ratio, held_out=True, free=with_image)
+        scene = random_scene(rng, duration_s=duration_s, ratio=ratio, held_out=True, places=places)
         if scene.motion in motions and scene.sound in sounds:
             break
     return Asked(

@@ -47,7 +47,7 @@ def world() -> list[Scene]:
     scenes = []
     for n, (shape, colour, motion) in enumerate(itertools.product(SHAPES, COLOURS, MOTIONS)):
         sounds = SOUNDS if motion == "bounce" else SOUNDS[:3]
-        drawn = random_scene(rng, duration_s=3, ratio=("1:1", "16:9", "9:16")[n % 3], free=n % 2 == 1)
+        drawn = random_scene(rng, duration_s=3, ratio=("1:1", "16:9", "9:16")[n % 3], places="any" if n % 2 else "few")
         given: dict[str, Any] = {
             "shape": shape,
             "colour": colour,
