@@ -68,6 +68,12 @@ def _weights(values: Values) -> int:
     return weights(values)
 
 
+def _train(values: Values) -> int:
+    from jobs.train import train_model
+
+    return train_model(values)
+
+
 COMMANDS = {
     "render": Command(summary="Makes a clip with sound for every row of a table of prompts", run=_render),
     "manifest": Command(
@@ -83,6 +89,7 @@ COMMANDS = {
         run=_weights,
         positional=("what", "path", "target"),
     ),
+    "train": Command(summary="Trains the small model that comes with it (foal)", run=_train, positional=("name",)),
 }
 
 

@@ -17,7 +17,7 @@ from pipeline.redact import address_problem
 
 # Taken verbatim, everything after the first `=`: these hold file names, addresses and words of people.
 TEXT_KEYS = frozenset(
-    "manifest output inbox to where reason clip weights address a b path only name findings tokenizer".split()
+    "manifest output inbox to where reason clip weights address a b path only name findings tokenizer out".split()
 )
 WORDS_OF_PEOPLE = frozenset("where reason clip only name".split())  # the others are addresses
 

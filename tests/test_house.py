@@ -117,17 +117,26 @@ def test_the_core_of_the_model_needs_torch_and_safetensors_alone() -> None:
     assert done.stdout == "imported\n", done.stderr
 
 
+def commands_that_do_not_train() -> set[str]:
+    """All that the command line leads to but by `happyhorse train`, which nothing else may lead to."""
+    led_to = {name for name in map(file_of, imports("jobs/cli.py")) if name and name.split("/")[0] in PACKAGES}
+    assert "jobs/train.py" in led_to
+    return reachable(*led_to - {"jobs/train.py"})
+
+
 def test_what_renders_has_never_seen_the_scenes_of_the_training() -> None:
     """By what files say they import, in functions too..."""
-    files = reachable("jobs/cli.py")
+    files = commands_that_do_not_train()
     assert {"jobs/render.py", "model/renderer.py", "model/codecs/foal.py"} <= files
+    assert "jobs/train.py" not in files
     assert not {name for name in files if name.startswith("model/foal/") and not name.endswith("__init__.py")}
 
 
 def test_importing_all_that_renders_leaves_the_scenes_out() -> None:
     """... and by what Python has loaded once everything was imported."""
     modules = sorted(
-        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in reachable("jobs/cli.py")
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in {"jobs/cli.py", *commands_that_do_not_train()}
     )
     script = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
