@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -75,6 +76,8 @@ def test_a_stopped_training_goes_on_and_ends_as_if_it_had_never_stopped(
     assert main(words) == 0
     assert f"base: trained {STEPS} steps, see {out}/base/curves.svg" in capsys.readouterr().out
     assert (out / BASE_WEIGHTS).read_bytes() == (straight / BASE_WEIGHTS).read_bytes()
+    steps = [json.loads(line)["step"] for line in (out / "base" / "log.jsonl").read_text().splitlines()]
+    assert steps.count(1) == 1, "it did not begin anew"
 
 
 @pytest.mark.parametrize(
@@ -140,8 +143,9 @@ def test_a_disk_that_fails_is_told_from_a_mistake(
 ) -> None:
     out = a_root(tmp_path)
     (out / "base").write_text("in the way")  # not the folder that the training wants to make
-    assert main(command(out, "steps=1")) == 5
+    assert main(command(out, "steps=1", "threads=3")) == 5
     assert "base: " in capsys.readouterr().err
+    assert torch.get_num_threads() == 3
 
 
 def test_both_ways_to_train_start_from_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
