@@ -12,11 +12,10 @@ from torch.nn import functional
 
 from model.codecs.foal import BLOCK, SLOTS_PER_LATENT, FoalAudioCodec, FoalVideoCodec
 from model.foal.captions import caption
-from model.foal.scenes import RATIO_SIZES, Places, Scene, draw_coverage, draw_frames, draw_sound, random_scene
+from model.foal.scenes import FPS, RATIO_SIZES, Places, Scene, draw_coverage, draw_frames, draw_sound, random_scene
 from model.shapes import TIME_STRIDE, decoded_frames, latent_frames
 from model.text import UNKNOWN, FoalTextEncoder
 
-FPS = 12
 DURATIONS_S, DURATION_WEIGHTS = (3, 4, 5), (6, 2, 2)
 RATIO_WEIGHTS = {"1:1": 6, "16:9": 2, "9:16": 2}
 TEXT_DROPPED = 0.10  # batches with the empty prompt, for guidance

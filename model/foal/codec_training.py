@@ -11,12 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.codecs.foal import BLOCK, GROUP_CHANNELS, Decoder, FoalVideoCodec
-from model.foal.scenes import BACKGROUNDS, COLOURS, RATIO_SIZES, draw_coverage, random_scene
+from model.foal.scenes import BACKGROUNDS, COLOURS, FPS, RATIO_SIZES, draw_coverage, random_scene
 from model.foal.training import Recipe, Task
 from model.shapes import TIME_STRIDE
 
 CHANNELS = 48
-FPS = 12
 SAMPLE_GROUPS = 4  # moments taken from one scene
 CROP = 48  # their height and width in pixels
 STANDING = 0.15  # of them are one frame four times, as a clip's first frame is

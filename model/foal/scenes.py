@@ -34,6 +34,7 @@ BACKGROUNDS = {
 }
 MOTIONS = ("right", "left", "bounce", "still")
 SOUNDS = ("silence", "hum", "tone", "beep", "thud")
+FPS = 12  # of the clips that training sees
 BOUNCE_PERIODS_S = (1.0, 4 / 3)  # contacts fall on frames, and on the codec's instants of sound
 BOUNCE_PHASES = (0.5, 0.25)  # 0 is contact, 0.5 the top
 BOUNCE_HEIGHT = 0.65  # of the way that the picture leaves free
