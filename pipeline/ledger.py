@@ -97,11 +97,11 @@ class Ledger:
 
     def done_keys(self) -> frozenset[str]:
         """Keys of all records, from one listing; compare with `record_key`."""
-        return frozenset(key for key, _ in self.store.list(RECORDS) if key.endswith(".json"))
+        return frozenset(each.key for each in self.store.list(RECORDS) if each.key.endswith(".json"))
 
     def failed_keys(self) -> frozenset[str]:
         """Keys of all clips that gave up in some run; compare with `failed_key`."""
-        return frozenset(key for key, _ in self.store.list(FAILED) if key.endswith(".json"))
+        return frozenset(each.key for each in self.store.list(FAILED) if each.key.endswith(".json"))
 
     def record(self, record: ClipRecord) -> bool:
         """Makes the clip done. False: another attempt's record stands already, and this attempt's files are orphans.

@@ -8,9 +8,9 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import obstore
@@ -90,6 +90,14 @@ class Part:
     data: bytes
     size_bytes: int
     etag: str
+
+
+class Entry(NamedTuple):
+    """What a listing says of one object."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime  # by the store's own clock
 
 
 class ObjectChanged(StoreError):
@@ -220,15 +228,15 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot write {self.where(key)}: {explain(error)}") from error
 
-    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """(key, size) of everything below a folder-like prefix, in no order; nothing where there is no such folder."""
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Everything below a folder-like prefix, in no order; nothing where there is no such folder."""
         path = self._path(prefix) if prefix else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
         with translated("list", self.where(prefix)):
             try:
                 for batch in obstore.list(self._client, path or None, chunk_size=1000):
                     for found in batch:
-                        yield found["path"][cut:], found["size"]
+                        yield Entry(found["path"][cut:], found["size"], found["last_modified"])
             except ABSENT as error:
                 if not says_absent(error):
                     raise

@@ -19,7 +19,7 @@ from model.text import UNKNOWN, FoalTextEncoder
 DURATIONS_S, DURATION_WEIGHTS = (3, 4, 5), (6, 2, 2)
 RATIO_WEIGHTS = {"1:1": 6, "16:9": 2, "9:16": 2}
 TEXT_DROPPED = 0.10  # batches with the empty prompt, for guidance
-IMAGE_GIVEN = 0.25  # batches whose first latent frame is clean, for image-to-video
+IMAGE_GIVEN = 0.35  # batches whose first latent frame is clean, for image-to-video
 SUBJECT_UNNAMED = 0.6  # of those, captions that name neither colour nor shape
 EDGE_WEIGHT = 8.0  # of a cell that an edge of the shape crosses, against one of a single colour
 STRANGE_WORDS = 0.2  # captions with a word or two that it does not know
@@ -30,6 +30,7 @@ class Batch:
     video: Tensor  # [n, C, T, H, W] clean latents
     large: Tensor | None  # [n, C, T, 2H, 2W] of the same clips at twice the size, where asked for
     weight: Tensor  # [n, 1, T, H, W] of each cell in the loss: those that an edge crosses count more
+    large_weight: Tensor | None  # [n, 1, T, 2H, 2W]
     audio: Tensor  # [n, L, 64]
     text: Tensor  # [n, tokens, Ct]; short captions repeat the end token
     num_given: int  # latent frames that are given clean: 1 with an image, else 0
@@ -61,12 +62,12 @@ class Clips:
         device: str,
         text_dropped: float = TEXT_DROPPED,
         large: bool = False,
-        settled_after: int = 0,
+        places: Places = "centre",
     ) -> None:
-        """After `settled_after` steps a prompt alone means the centre and one size; before, few places and sizes."""
+        """`places` is what a prompt alone means; with an image, shapes are anywhere."""
         self.seed, self.size, self.device = seed, size, device
         self.codec, self.text = codec.eval().to(device), text.to(device)
-        self.text_dropped, self.large, self.settled_after = text_dropped, large, settled_after
+        self.text_dropped, self.large, self.places = text_dropped, large, places
 
     def draw(self, step: int) -> tuple[Batch, Noise]:
         """Clips of one length and ratio."""
@@ -74,13 +75,14 @@ class Clips:
         duration_s = rng.choices(DURATIONS_S, DURATION_WEIGHTS)[0]
         ratio = rng.choices(list(RATIO_SIZES), [RATIO_WEIGHTS[r] for r in RATIO_SIZES])[0]
         image_given, is_dropped = rng.random() < IMAGE_GIVEN, rng.random() < self.text_dropped
-        places: Places = "any" if image_given else "few" if step < self.settled_after else "centre"
+        places: Places = "any" if image_given else self.places
         scenes = [random_scene(rng, duration_s=duration_s, ratio=ratio, places=places) for _ in range(self.size)]
         rows = [[] if is_dropped else self._words(scene, rng, image_given=image_given) for scene in scenes]
         batch = Batch(
             video=self._video(scenes, scale=1),
             large=self._video(scenes, scale=2) if self.large else None,
-            weight=_weight(scenes).to(self.device),
+            weight=_weight(scenes, scale=1).to(self.device),
+            large_weight=_weight(scenes, scale=2).to(self.device) if self.large else None,
             audio=torch.stack([_audio(scene) for scene in scenes]).to(self.device),
             text=self._embed(rows),
             num_given=int(image_given),
@@ -114,10 +116,12 @@ class Clips:
             return self.codec.encode(frames.to(self.device)).float()
 
 
-def _weight(scenes: list[Scene]) -> Tensor:
+def _weight(scenes: list[Scene], *, scale: int) -> Tensor:
     """[n, 1, T, H, W], 1 in the mean of each clip."""
     num_frames = decoded_frames(latent_frames(scenes[0].duration_s * FPS))
-    covered = torch.stack([draw_coverage(scene, num_frames=num_frames, fps=FPS)[..., 0] for scene in scenes])
+    covered = torch.stack(
+        [draw_coverage(scene, num_frames=num_frames, fps=FPS, scale=scale)[..., 0] for scene in scenes]
+    )
     groups = torch.cat([covered[:, :1].expand(-1, TIME_STRIDE - 1, -1, -1), covered], dim=1)
     cell = (TIME_STRIDE, BLOCK, BLOCK)
     touched = functional.max_pool3d(groups[:, None], cell) > 0

@@ -81,6 +81,7 @@ def _fit_components(codec: FoalVideoCodec, *, seed: int) -> None:
     blocks = groups.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
     mean = blocks.mean(0)
     values, vectors = torch.linalg.eigh(((blocks - mean).T @ (blocks - mean)).double() / len(blocks))
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()  # whatever sign eigh chose
     basis, spread = vectors[:, -CHANNELS:].T.float(), values[-CHANNELS:].sqrt().float()
     scale = (spread * spread.mean()).sqrt()
     there, back = codec.encoder, codec.decoder.blocks

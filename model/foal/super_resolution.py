@@ -52,7 +52,7 @@ class SuperResolutionTask(Task):
             text=text,
             device=device,
             large=True,
-            settled_after=recipe.steps,
+            places="any",
         )
         self.model: Transformer = Transformer(SUPER_RESOLUTION, dtype=torch.float32)
         initialise(self.model, seed=recipe.seed)
@@ -60,15 +60,16 @@ class SuperResolutionTask(Task):
 
     def losses(self, step: int, average: nn.Module) -> dict[str, Tensor]:
         batch, noise = self.clips.draw(step)
-        large = batch.large
-        assert large is not None  # asked for
+        large, weight = batch.large, batch.large_weight
+        assert large is not None  # asked for, and its weight with it
+        assert weight is not None
         flawed = batch.video + FLAWS * noise.uniform(len(large), 1, 1, 1, 1) * noise.like(batch.video)
         start = start_video(flawed, noise.like(large), config=SAMPLING)
         heard = start_audio(batch.audio, noise.like(batch.audio), noise_scale=SAMPLING.audio_noise_scale)
         sigma = _levels(len(large), noise)
         video = hold_given(mixed(large, start, sigma), large, batch)
         clean, _ = predict(self.model, video, heard, batch.text, sigma)
-        return {"video": velocity_error(clean, large, sigma)[:, :, batch.num_given :].mean()}
+        return {"video": (weight * velocity_error(clean, large, sigma))[:, :, batch.num_given :].mean()}
 
     def export(self, average: nn.Module) -> None:
         export_transformer(average, self.weights / "128p_sr")

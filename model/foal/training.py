@@ -8,7 +8,6 @@ import dataclasses
 import json
 import logging
 import math
-import pickle
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -150,7 +149,7 @@ def _peek(path: Path) -> dict[str, Any]:
     """A saved training without reading its tensors. Raises ValueError where it is none."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle makes its reader raise anything
         raise ValueError(f"{path} holds no training that can go on: {error}") from error
     return state
 

@@ -8,7 +8,7 @@ from model.transformer import Transformer
 
 Velocities = tuple[Tensor, Tensor]  # of video and audio
 Velocity = Callable[[Tensor, Tensor, list[Tensor], float], list[Velocities]]  # (video, audio, texts, sigma); one a text
-DETAIL_SPREAD = 0.5  # typical size of a latent channel, which decides how much of the noisy sample to trust
+DETAIL_SPREAD = 0.25  # what a network leaves open of a latent, about: how much of the noisy sample to trust
 
 
 def clean_sample(output: Tensor, noisy: Tensor, sigma: Tensor | float) -> Tensor:

@@ -55,7 +55,7 @@ def _find(uri: str, storage: StorageSettings) -> Iterator[FoundFile]:
         return
     folder, pattern = _split_glob(uri.rstrip("/"))
     store = open_store(folder, storage)
-    for key in sorted(key for key, _ in store.list() if _is_part(key, pattern)):
+    for key in sorted(each.key for each in store.list() if _is_part(each.key, pattern)):
         yield FoundFile(store=store, key=key, alone=False, partitions=_partitions(key))
 
 

@@ -237,7 +237,7 @@ def parse(data: bytes) -> RunHistory:
 
 def read_history(store: Store) -> list[RunHistory]:
     """The newest runs of an output, newest first; files that cannot be read are left out with a warning."""
-    keys = sorted((key for key, _ in store.list(HISTORY) if key.endswith(".json")), reverse=True)
+    keys = sorted((each.key for each in store.list(HISTORY) if each.key.endswith(".json")), reverse=True)
     runs = []
     for key in keys[:NUM_READ]:
         data = store.get(key)

@@ -103,7 +103,7 @@ def _check_outside(source: str, target: Store, storage: StorageSettings) -> None
 
 def _check_target(store: Store, planned: set[str]) -> None:
     """What an interrupted run left may be there, nothing else."""
-    strays = sorted(key for key, _ in store.list() if key not in planned)
+    strays = sorted(each.key for each in store.list() if each.key not in planned)
     if strays:
         raise ConfigError(
             f"target: {store.uri} holds {len(strays)} other files, {strays[0]} among them; expected a new folder"

@@ -32,7 +32,7 @@ class StoreWeights:
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
-        return dict(self.store.list())
+        return {each.key: each.size_bytes for each in self.store.list()}
 
     def names(self) -> list[str]:
         return sorted(self._sizes)

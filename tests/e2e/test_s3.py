@@ -29,9 +29,9 @@ def test_a_bucket_is_as_good_as_a_folder(swift_s3: str, finished: Finished, call
     done = caller.render(f"{swift_s3}/table.parquet", f"{swift_s3}/out")
     assert done.returncode == 0, said(done)
     out = open_store(f"{swift_s3}/out")
-    for key, _ in out.list("records"):
+    for entry in out.list("records"):
         (tmp_path / "records").mkdir(exist_ok=True)
-        (tmp_path / key).write_bytes(out.get(key))
+        (tmp_path / entry.key).write_bytes(out.get(entry.key))
     there, here = digests(tmp_path), digests(finished.output)
     assert set(there) == {"one", "two", "pictured"}
     same = ("one", "two")  # in another order, beside another row, in another place: the same bytes

@@ -4,6 +4,7 @@ import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,10 @@ def test_create_refuses_what_is_there_and_changes_nothing(store: Store) -> None:
 def test_a_list_is_complete_below_a_folder_and_nothing_beside_it(store: Store) -> None:
     for key in ("records/a.json", "records/deep/b.json", "records2/c.json", "top"):
         store.put(key, key.encode())
-    assert sorted(store.list("records")) == [("records/a.json", 14), ("records/deep/b.json", 19)]
-    assert {key for key, _ in store.list()} == {"records/a.json", "records/deep/b.json", "records2/c.json", "top"}
+    found = sorted(store.list("records"))
+    assert [(each.key, each.size_bytes) for each in found] == [("records/a.json", 14), ("records/deep/b.json", 19)]
+    assert all(abs(datetime.now(UTC) - each.modified_at) < timedelta(minutes=1) for each in found)
+    assert {each.key for each in store.list()} == {"records/a.json", "records/deep/b.json", "records2/c.json", "top"}
     assert list(store.list("nothing")) == []
 
 
@@ -107,7 +110,7 @@ def test_keys_that_mean_different_things_in_different_places_are_refused(store: 
 def test_odd_but_legal_names_survive(store: Store, key: str) -> None:
     store.put(f"images/{key}", b"1")
     assert store.get(f"images/{key}") == b"1"
-    assert [found for found, _ in store.list("images")] == [f"images/{key}"]
+    assert [each.key for each in store.list("images")] == [f"images/{key}"]
 
 
 def test_a_store_travels_to_another_process(store: Store) -> None:
@@ -148,7 +151,7 @@ def test_a_reader_on_disk_never_sees_an_unfinished_file(tmp_path: Path) -> None:
 
     def write(file: object) -> None:
         seen.append(os.listdir(tmp_path / "clips"))
-        seen.append([key for key, _ in store.list()])
+        seen.append([each.key for each in store.list()])
 
     durable.write_file(tmp_path / "clips" / "a.mp4", write, create=False)
     assert len(seen[0]) == 1, "written in the target's own folder, so that publishing it is one rename"

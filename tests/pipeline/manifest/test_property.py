@@ -158,8 +158,8 @@ def check_output(table: pa.Table, output: Path) -> None:
     results = pq.read_table(output / "results.parquet")
     assert results.num_rows == table.num_rows
     assert {name for name in table.column_names if name not in COLUMNS} <= set(results.column_names)
-    for key, _ in store.list("records"):
-        json.loads(store.get(key))
+    for entry in store.list("records"):
+        json.loads(store.get(entry.key))
 
 
 def check_said(error: ManifestError, table: pa.Table) -> None:
