@@ -84,7 +84,7 @@ def test_every_damage_is_a_mismatch(path: Path) -> None:
     """Bytes flipped all over the file: refused in our words, or read."""
     torch.save({"decoder.a": torch.zeros(10), "decoder.b": torch.ones(3)}, path)
     whole = path.read_bytes()
-    for at in range(0, len(whole), 7):
+    for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         try:
             read(path)
