@@ -50,7 +50,7 @@ def _ask(
 ) -> Asked:
     duration_s = rng.choices(DURATIONS_S, DURATION_WEIGHTS)[0]
     ratio = rng.choices(list(RATIO_SIZES), RATIO_WEIGHTS)[0]
-    places: Places = "any" if with_image else "few"
+    places: Places = "any" if with_image else "centre"
     while True:
         scene = random_scene(rng, duration_s=duration_s, ratio=ratio, held_out=True, places=places)
         if scene.motion in motions and scene.sound in sounds:

@@ -18,8 +18,6 @@ from model.codecs.foal import SAMPLE_RATE_HZ, SLOTS_PER_S, FoalAudioCodec
 from model.foal.judge import Verdict, judge_clip
 from model.foal.scenes import (
     BACKGROUNDS,
-    BOUNCE_PERIODS_S,
-    BOUNCE_PHASES,
     COLOURS,
     MOTIONS,
     SHAPES,
@@ -38,6 +36,7 @@ from tests.models import small_model
 
 FPS = 12
 ASPECTS = ("background", "colour", "shape", "motion", "sound")
+PERIODS_S, PHASES = (1.0, 4 / 3), (0.5, 0.25)  # of bounces; more than the world has
 WHITE, RED, BLUE = (torch.tensor(c) for c in (BACKGROUNDS["white"], COLOURS["red"], COLOURS["blue"]))
 
 
@@ -47,7 +46,9 @@ def world() -> list[Scene]:
     scenes = []
     for n, (shape, colour, motion) in enumerate(itertools.product(SHAPES, COLOURS, MOTIONS)):
         sounds = SOUNDS if motion == "bounce" else SOUNDS[:3]
-        drawn = random_scene(rng, duration_s=3, ratio=("1:1", "16:9", "9:16")[n % 3], places="any" if n % 2 else "few")
+        drawn = random_scene(
+            rng, duration_s=3, ratio=("1:1", "16:9", "9:16")[n % 3], places="any" if n % 2 else "centre"
+        )
         given: dict[str, Any] = {
             "shape": shape,
             "colour": colour,
@@ -162,7 +163,7 @@ def test_nor_does_delivery(scale: int, sigma: float, tmp_path: Path) -> None:
 
 def bouncing(sound: str = "beep") -> list[Scene]:
     """Every tempo and size, each sounding at its contacts."""
-    sizes = itertools.product(BOUNCE_PERIODS_S, BOUNCE_PHASES, ("1:1", "16:9", "9:16"))
+    sizes = itertools.product(PERIODS_S, PHASES, ("1:1", "16:9", "9:16"))
     drawn = random_scene(random.Random(4), duration_s=4, ratio="1:1")
     return [
         replace(drawn, motion="bounce", sound=sound, period_s=period_s, phase=phase, ratio=ratio, radius=10.5)
