@@ -5,13 +5,14 @@ Records are written last, once, and never changed; readers trust nothing else. F
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from model.config import ModelConfig
 from pipeline.errors import StoreError
+from pipeline.keyset import KeySet
+from pipeline.side_by_side import side_by_side
 from pipeline.store import Store
 from pipeline.types import Clip, ClipFailure, Finished, JsonDict, MediaFile, MediaSettings, Probe
 
@@ -71,7 +72,12 @@ def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> Jso
 
 
 def settings_hash(clip: Clip, *, model_hash: str, media: MediaSettings) -> str:
-    return _digest(deciding_values(clip, model_hash=model_hash, media=media))
+    return values_hash(deciding_values(clip, model_hash=model_hash, media=media))
+
+
+def values_hash(values: JsonDict) -> str:
+    """Of what `deciding_values` gives; of a record's `settings` it is the record's own hash."""
+    return _digest(values)
 
 
 def model_hash(model: ModelConfig, weights_digest: str) -> str:
@@ -95,13 +101,17 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def done_keys(self) -> frozenset[str]:
-        """Keys of all records, from one listing; compare with `record_key`."""
-        return frozenset(each.key for each in self.store.list(RECORDS) if each.key.endswith(".json"))
+    def record_keys(self) -> Iterator[str]:
+        """Of all records, from one listing, in no order."""
+        return _json_keys(self.store, RECORDS)
 
-    def failed_keys(self) -> frozenset[str]:
-        """Keys of all clips that gave up in some run; compare with `failed_key`."""
-        return frozenset(each.key for each in self.store.list(FAILED) if each.key.endswith(".json"))
+    def done_keys(self) -> KeySet:
+        """The same, to compare with `record_key`: little memory, whatever their number."""
+        return KeySet(self.record_keys())
+
+    def failed_keys(self) -> KeySet:
+        """Of all clips that gave up in some run; to compare with `failed_key`."""
+        return KeySet(_json_keys(self.store, FAILED))
 
     def record(self, record: ClipRecord) -> bool:
         """Makes the clip done. False: another attempt's record stands already, and this attempt's files are orphans.
@@ -129,11 +139,13 @@ class Ledger:
             reason = f"{self.store.where(key)} is not a record: {type(error).__name__} {error}"
             raise StoreError(f"{reason}. Delete it and run again: its clip is then rendered again") from error
 
-    def read_records(self, keys: Iterable[str]) -> dict[str, ClipRecord]:
-        """Many records by key, read side by side."""
-        wanted = list(keys)
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            return dict(zip(wanted, pool.map(self.read_record, wanted), strict=True))
+    def read_records(self, keys: Iterable[str]) -> Iterator[ClipRecord]:
+        """Many records in the order of their keys, read side by side; few are held at once."""
+        return side_by_side(self.read_record, keys, threads=NUM_READERS)
+
+
+def _json_keys(store: Store, folder: str) -> Iterator[str]:
+    return (each.key for each in store.list(folder) if each.key.endswith(".json"))
 
 
 def _record_values(record: ClipRecord) -> JsonDict:

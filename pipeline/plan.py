@@ -1,11 +1,12 @@
 """Which clips are to be rendered, and in which order. A pure function of the manifest's index and of what is done."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from model.shapes import ClipShape
+from pipeline.keyset import KeySet
 from pipeline.ledger import failed_key, record_key
 from pipeline.manifest.index import RowIndex
 from pipeline.types import Clip
@@ -29,17 +30,21 @@ def clip_cost(clip: Clip) -> int:
 
 
 def make_plan(
-    index: RowIndex, done: Collection[str], *, failed: Collection[str] = (), retry_failed: bool = True
+    index: RowIndex,
+    done: Collection[str] | KeySet,
+    *,
+    failed: Collection[str] | KeySet = (),
+    retry_failed: bool = True,
 ) -> Plan:
     """Skips what `done` (keys of records) holds; `failed` (keys of failures) too unless they are to be retried.
 
     Order: higher priority first; within it the costliest shape first, so that the run's end is made of short clips;
     clips of equal shape stay together; within a shape more steps first, then the manifest's order.
     """
-    is_done = _has_key(index, done, record_key)
+    is_done = has_key(index, done, record_key)
     is_given_up = np.zeros(len(index), np.bool_)
     if not retry_failed:
-        is_given_up = _has_key(index, failed, failed_key) & ~is_done
+        is_given_up = has_key(index, failed, failed_key) & ~is_done
     waiting = np.flatnonzero(~is_done & ~is_given_up)
     ranks = _ranks([size.shape for size in index.sizes])[index.size_codes[waiting]]
     keys = (index.rows[waiting], -index.steps[waiting], ranks, -index.priorities[waiting].astype(np.int64))
@@ -73,13 +78,18 @@ def _ranks(shapes: list[ClipShape]) -> np.ndarray:
     return np.array([places[order(shape)] for shape in shapes], np.int64)
 
 
-def _has_key(index: RowIndex, keys: Collection[str], key_of: Callable[[str, str], str]) -> np.ndarray:
-    """Which rows' keys are among `keys`; `key_of` makes a key of clip id and settings hash."""
-    known, hashes = frozenset(keys), index.hash_texts()
-    found = np.zeros(len(index), np.bool_)
-    for start in range(0, len(index) if known else 0, CHUNK):
+def has_key(index: RowIndex, keys: Collection[str] | KeySet, key_of: Callable[[str, str], str]) -> np.ndarray:
+    """Which rows' keys are among `keys`: bool; `key_of` makes a key of clip id and settings hash."""
+    known = KeySet.of(keys)
+    found = [known.contains(chunk) for chunk in row_keys(index, key_of)] if len(known) else []
+    return np.concatenate(found) if found else np.zeros(len(index), np.bool_)
+
+
+def row_keys(index: RowIndex, key_of: Callable[[str, str], str]) -> Iterator[list[str]]:
+    """The keys of all rows in their order, some at a time."""
+    hashes = index.hash_texts()
+    for start in range(0, len(index), CHUNK):
         pairs = zip(
             index.ids[start : start + CHUNK].to_pylist(), hashes[start : start + CHUNK].to_pylist(), strict=True
         )
-        found[start : start + CHUNK] = [key_of(clip_id, settings_hash) in known for clip_id, settings_hash in pairs]
-    return found
+        yield [key_of(clip_id, settings_hash) for clip_id, settings_hash in pairs]

@@ -59,9 +59,8 @@ class RunRecorder:
             raise ConfigError(f"{results} {reason}, expected another output or another name for the manifest")
         index = self.manifest.index
         done = {index.clip_id(n): record_key(index.clip_id(n), index.settings_hash(n)) for n in self.plan.done.tolist()}
-        records = self.ledger.read_records(done.values())
-        for clip_id, key in done.items():
-            self.outcomes[clip_id] = Outcome(state="SUCCEEDED", record=records[key])
+        for clip_id, record in zip(done, self.ledger.read_records(done.values()), strict=True):
+            self.outcomes[clip_id] = Outcome(state="SUCCEEDED", record=record)
         for position in self.plan.given_up.tolist():
             reason = "gave up in an earlier run (retry.failed=true tries again)"
             self.outcomes[index.clip_id(position)] = Outcome(state="FAILED", error=reason)

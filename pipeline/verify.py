@@ -31,7 +31,7 @@ class VerifyFinding:
 
 def verify_output(store: Store) -> list[VerifyFinding]:
     """All findings of an output, by record. StoreError if it cannot be listed, or has no records to check."""
-    keys = sorted(Ledger(store).done_keys())
+    keys = sorted(Ledger(store).record_keys())
     if not keys:
         raise StoreError(f"{store.uri} holds no records: there is nothing to verify")
     with ThreadPoolExecutor(NUM_READERS) as pool:

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 def digests(folder: Path) -> dict[str, dict[str, str]]:
     ledger = Ledger(open_store(str(folder / "out")))
-    records = [ledger.read_record(key) for key in ledger.done_keys()]
+    records = [ledger.read_record(key) for key in ledger.record_keys()]
     return {each.clip_id: {kind: file.sha256 for kind, file in each.finished.files.items()} for each in records}
 
 

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 
 def records(folder: Path) -> dict[str, ClipRecord]:
     ledger = Ledger(open_store(str(folder / "out")))
-    found = [ledger.read_record(key) for key in ledger.done_keys()]
+    found = [ledger.read_record(key) for key in ledger.record_keys()]
     by_clip = {record.clip_id: record for record in found}
     assert len(by_clip) == len(found), "a clip has two records"
     return by_clip
