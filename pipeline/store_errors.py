@@ -36,13 +36,16 @@ MEANINGS: dict[type[Exception], str] = {
 SIGNS: tuple[tuple[str, str], ...] = (
     (r"169\.254\.169\.254|metadata\.google|169\.254\.170", "no credentials in the environment"),
     (r"NoSuchBucket|ContainerNotFound", "the bucket does not exist"),
-    (r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|ExpiredToken", "the credentials were refused"),
+    (r"RequestTimeTooSkewed", "this machine's clock and storage's are too far apart"),
+    (r"ExpiredToken|TokenRefreshRequired", "the credentials have expired"),
+    (r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken", "the credentials were refused"),
     (r"AccessDenied|403 Forbidden", "access denied"),
     (r"401 Unauthorized", "the credentials were refused"),
     (r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint", "the bucket is in another region"),
     (r"error sending request|dns error|kind: Connect", "the endpoint cannot be reached"),
     (r"operation timed out|kind: Timeout", "storage did not answer in time"),
-    (r"No space left", "no space left"),
+    (r"No space left|Disk quota exceeded", "no space left"),
+    (r"Read-only file system", "the file system is read-only"),
     (r"builder error", "the endpoint's address is not a valid one"),
     (r"5\d\d (Internal|Service|Bad Gateway|Gateway|Slow)", "storage is failing"),
 )

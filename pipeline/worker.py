@@ -4,7 +4,6 @@ Every answer about an order is data: what it took in seconds, or a ClipFailure. 
 """
 
 import errno
-import hashlib
 import logging
 import os
 import tempfile
@@ -22,8 +21,9 @@ from model.config import ModelConfig
 from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
 from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.publication import upload
 from pipeline.store import StorageSettings, open_store
-from pipeline.types import Clip, ClipFailure, Finished, MediaFile, MediaSettings, Stage
+from pipeline.types import Clip, ClipFailure, Finished, MediaSettings, Stage
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -210,7 +210,7 @@ class Finisher:
             probe = probe_mp4(files["mp4"])
             check_probe(probe, clip.shape, clip.audio)
             encoded = time.monotonic()
-            uploaded = {kind: self._upload(path) for kind, path in files.items()}
+            uploaded = upload(self.store, files)
         decode_s = decoded_sound - began + frames.seconds
         seconds = {
             "decode": decode_s,
@@ -218,13 +218,6 @@ class Finisher:
             "upload": time.monotonic() - encoded,
         }
         return Finished(attempt=attempt, files=uploaded, probe=probe, seconds=seconds)
-
-    def _upload(self, path: Path) -> MediaFile:
-        name = f"clips/{path.name}"
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self.store.put_file(name, path)
-        return MediaFile(name=name, size_bytes=path.stat().st_size, sha256=digest)
 
 
 class _Timed(Iterator[Any]):

@@ -90,7 +90,9 @@ def test_a_host_that_swallows_connections_is_given_up(monkeypatch: pytest.Monkey
 SAID: dict[str, str] = {
     "Error performing PUT http://169.254.169.254/latest/api/token": "no credentials in the environment",
     "<Error><Code>InvalidAccessKeyId</Code><Message>m</Message>": "the credentials were refused",
-    "<Error><Code>ExpiredToken</Code><Message>m</Message>": "the credentials were refused",
+    "<Error><Code>ExpiredToken</Code><Message>m</Message>": "the credentials have expired",
+    "403: <Code>RequestTimeTooSkewed</Code><Message>m</Message>": "this machine's clock and storage's are too far apart",
+    "[Errno 30] Read-only file system: '/out'": "the file system is read-only",
     "status code: 403 Forbidden: <Error><Code>AccessDenied</Code><Message>m</Message>": "access denied",
     "<Error><Code>PermanentRedirect</Code><Message>m</Message>": "the bucket is in another region",
     "status code: 503 Service Unavailable": "storage is failing",
