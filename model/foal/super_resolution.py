@@ -36,7 +36,7 @@ SUPER_RESOLUTION = TransformerConfig(
     prediction="clean",
     place_frequencies=8,
 )
-SAMPLING = SuperResolutionConfig()
+SAMPLING = SuperResolutionConfig(noise_level=80)  # 0.3 of noise; the release's 220 is 0.54, more than an edge's size
 FLAWS = 0.2  # greatest size of noise on the 64P latents: the first stage's are never exact
 
 
