@@ -1,7 +1,8 @@
 """`happyhorse COMMAND [WORD ...] [key=value ...]`: finds the command, its values, and exit codes for its errors.
 
 0 all well; 1 some clips failed, or a check found something; 2 nothing was started, or could not be checked;
-3 stopped by a signal with work left; 5 stopped by storage, credentials, disk or the cluster.
+3 stopped by a signal with work left; 4 another run is at work on the output; 5 stopped by storage, credentials, disk
+or the cluster.
 """
 
 import logging
@@ -17,9 +18,9 @@ from jobs.compose import compose_values
 from jobs.help import explain, overview
 from jobs.settings import job_settings
 from jobs.words import nearest, read_words
-from pipeline.errors import ConfigError, ManifestError, RenderError, WeightsError
+from pipeline.errors import ConfigError, LeaseHeld, ManifestError, RenderError, WeightsError
 from pipeline.redact import redacted
-from pipeline.summary import BAD_INPUT, ENVIRONMENT, STOPPED
+from pipeline.summary import BAD_INPUT, ENVIRONMENT, HELD, STOPPED
 
 Values = dict[str, Any]
 
@@ -50,6 +51,12 @@ def _verify(values: Values) -> int:
     return verify(values)
 
 
+def _audit(values: Values) -> int:
+    from jobs.audit import audit
+
+    return audit(values)
+
+
 def _parity(values: Values) -> int:
     from jobs.parity import parity
 
@@ -74,6 +81,12 @@ def _train(values: Values) -> int:
     return train_model(values)
 
 
+def _export(values: Values) -> int:
+    from jobs.export import export
+
+    return export(values)
+
+
 COMMANDS = {
     "render": Command(summary="Makes a clip with sound for every row of a table of prompts", run=_render),
     "manifest": Command(
@@ -83,12 +96,14 @@ COMMANDS = {
     ),
     "plan": Command(summary="Says what a render would do, need, take and cost, without starting anything", run=_plan),
     "verify": Command(summary="Checks the files of an output against their records", run=_verify, is_check=True),
+    "audit": Command(summary="Checks that an output has every clip once, whole and its own", run=_audit, is_check=True),
     "parity": Command(summary="Checks this machine's numbers against recorded ones", run=_parity, is_check=True),
     "weights": Command(
         summary="Checks a model's weights (check PATH), or cuts them once for N ranks (shard PATH TARGET tp=N)",
         run=_weights,
         positional=("what", "path", "target"),
     ),
+    "export": Command(summary="Puts finished clips elsewhere under plain names, with an index", run=_export),
     "train": Command(summary="Trains the small model that comes with it (foal)", run=_train, positional=("name",)),
 }
 
@@ -131,7 +146,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def exit_code(error: RenderError) -> int:
-    return BAD_INPUT if isinstance(error, ConfigError | ManifestError | WeightsError) else ENVIRONMENT
+    if isinstance(error, ConfigError | ManifestError | WeightsError):
+        return BAD_INPUT
+    return HELD if isinstance(error, LeaseHeld) else ENVIRONMENT
 
 
 def _complain(message: str) -> int:

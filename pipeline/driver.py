@@ -117,7 +117,7 @@ class Driver:
                 self._offer()  # before anything is written: a group does not wait for storage
                 self._record_finished()
                 self._obey_signal()
-                self.observe(self._snapshot())
+                self._tell()
         finally:
             self.fleet.close()
         return Outcome(board=self.board, stopped=self.stopped, exit_code=self.exit_code)
@@ -134,6 +134,9 @@ class Driver:
 
     def _handle(self, event: Event) -> None:
         crew = self.crews[event.crew_id]
+        if isinstance(event, Done) and _is_late(event, crew.order):
+            log.warning("%s answered too late, its answer is void", event.crew_id)
+            return
         order, crew.order = crew.order, None
         if isinstance(event, Ready):
             crew.ready, crew.order = True, order
@@ -245,6 +248,12 @@ class Driver:
             log.info("clip %s is done", track.clip.clip_id)
         self.finished.clear()
 
+    def _tell(self) -> None:
+        try:
+            self.observe(self._snapshot())
+        except StoreError as error:
+            self._stop(str(error), ENVIRONMENT, grace_s=0)
+
     # When it ends.
 
     def _is_over(self) -> bool:
@@ -289,6 +298,13 @@ class Driver:
             groups=groups,
             stopping=self.stopped,
         )
+
+
+def _is_late(event: Done, order: Order | None) -> bool:
+    """Whether it answers an order that was given up, and its clip to another attempt."""
+    if isinstance(event.result, Finished):
+        return not isinstance(order, FinishOrder) or order.attempt != event.result.attempt
+    return order is None
 
 
 def _suspect(order: Order | None) -> object:

@@ -8,6 +8,8 @@ RenderError
     EncodeError   ffmpeg said no; the end of its stderr attached
   GroupLost       a rank, node or collective died              clip retried, group rebuilt; caps on both
   StoreError      storage said no                              the run stops, nothing half-written; exit 5
+    LeaseLost     another run has taken the output over        the run stops, the clips go on in that one; exit 5
+  LeaseHeld       another run is at work on the output         nothing was started; exit 4
 """
 
 from collections import Counter
@@ -83,4 +85,12 @@ class GroupLost(RenderError):
 
 
 class StoreError(RenderError):
+    pass
+
+
+class LeaseLost(StoreError):
+    pass
+
+
+class LeaseHeld(RenderError):
     pass

@@ -1,5 +1,6 @@
 """Makes a run's outcome durable: a record or a failure for each clip, and now and then the results that people read.
 
+Before each write it looks whether the run still has the output: LeaseLost, a StoreError, if another one has taken it.
 Results are written in the background while the run lasts, so that no group waits for them; the last ones are not.
 """
 
@@ -11,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.errors import ConfigError, ManifestError, StoreError
+from pipeline.errors import ConfigError, LeaseLost, ManifestError, StoreError
+from pipeline.lease.holding import Lease
 from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
 from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import RESULTS
@@ -26,6 +28,14 @@ RESULTS_PERIOD_S = 60.0
 log = logging.getLogger(__name__)
 
 
+def check_output(store: Store, manifest: Manifest) -> None:
+    """ConfigError for an output whose results would replace the manifest."""
+    results = store.where(RESULTS)
+    if manifest.is_read_from(results):
+        reason = "is read as the manifest and would be replaced by this run's results"
+        raise ConfigError(f"{results} {reason}, expected another output or another name for the manifest")
+
+
 class RunRecorder:
     """The `Recorder` of a real run, over its output."""
 
@@ -37,9 +47,11 @@ class RunRecorder:
         plan: Plan,
         facts: RunFacts,
         media: MediaSettings,
+        lease: Lease,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.store, self.manifest, self.plan, self.facts, self.media = store, manifest, plan, facts, media
+        self.store, self.manifest, self.plan, self.facts = store, manifest, plan, facts
+        self.media, self.lease = media, lease
         self.ledger = Ledger(store)
         self.outcomes: dict[str, Outcome] = {}
         self._clock = clock
@@ -50,13 +62,8 @@ class RunRecorder:
     def begin(self) -> None:
         """Knows again what earlier runs left. An output that has work left is no success any more.
 
-        The first results are written here: an output that takes none is found before anything is started. So is one
-        whose results would replace the manifest.
+        The first results are written here: an output that takes none is found before anything is started.
         """
-        results = self.store.where(RESULTS)
-        if self.manifest.is_read_from(results):
-            reason = "is read as the manifest and would be replaced by this run's results"
-            raise ConfigError(f"{results} {reason}, expected another output or another name for the manifest")
         index = self.manifest.index
         done = {index.clip_id(n): record_key(index.clip_id(n), index.settings_hash(n)) for n in self.plan.done.tolist()}
         for clip_id, record in zip(done, self.ledger.read_records(done.values()), strict=True):
@@ -65,6 +72,7 @@ class RunRecorder:
             reason = "gave up in an earlier run (retry.failed=true tries again)"
             self.outcomes[index.clip_id(position)] = Outcome(state="FAILED", error=reason)
         if len(self.plan.to_render) or len(self.plan.given_up):
+            self.lease.check()
             self.store.delete(SUCCESS_KEY)
             self._write(self.outcomes, self.facts)
 
@@ -83,6 +91,7 @@ class RunRecorder:
             row=row,
             truncated=tuple(name for name in TEXTS if row.get(name) not in (None, getattr(clip, name))),
         )
+        self.lease.check()
         if not self.ledger.record(record):
             log.warning("clip %s was recorded by somebody else; attempt %s is void", clip.clip_id, finished.attempt)
             record = self.ledger.read_record(record.key)
@@ -92,10 +101,16 @@ class RunRecorder:
         newest = failures[-1]
         self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=f"{newest.stage}: {newest.message}")
         hashed = self.manifest.settings_hash(clip)
+        self.lease.check()
         self.ledger.fail(clip.clip_id, settings_hash=hashed, failures=failures, row=self.manifest.row(clip))
 
     def refresh(self, in_flight: Sequence[str]) -> None:
-        """Rewrites the results if the last time is long enough ago. Storage's refusal is no reason to stop: not yet."""
+        """Rewrites the results if the last time is long enough ago. Storage's refusal is no reason to stop: not yet.
+
+        LeaseLost as soon as that is known, so that a run that may record nothing more renders nothing more.
+        """
+        if self.lease.lost is not None:
+            raise LeaseLost(self.lease.lost)
         if self._clock() - self._written_at < RESULTS_PERIOD_S or (self._writing and not self._writing.done()):
             return
         self._written_at = self._clock()
@@ -113,9 +128,11 @@ class RunRecorder:
             values = {"run_id": self.facts.run_id, "num_clips": len(self.manifest), "at": ended.isoformat()}
             selection = self.manifest.selection.values
             values |= {"selection": selection} if selection else {}
+            self.lease.check()
             self.store.put(SUCCESS_KEY, json.dumps(values, ensure_ascii=False, indent=1).encode() + b"\n")
 
     def _write(self, outcomes: Mapping[str, Outcome], facts: RunFacts) -> None:
+        self.lease.check()
         write_results(self.store, self.manifest, outcomes)
         write_run(self.store, facts, num_clips=len(self.manifest), outcomes=outcomes)
 

@@ -1,10 +1,11 @@
-"""One `render` from its settings to its summary: read and check everything, plan, drive what is left, leave results.
+"""One `render` from its settings to its summary: read and check everything, take the output's lease, plan, drive what
+is left, leave results.
 
-A user's mistake is found before Ray is started; where nothing is left to render it never is.
+A user's mistake is found before the output is touched and before Ray is started; where nothing is left to render it
+never is.
 """
 
 import logging
-import secrets
 import signal
 import threading
 import time
@@ -20,16 +21,20 @@ from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, StopSignal
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, LeaseLost, StoreError
 from pipeline.layout import settle, settle_before
+from pipeline.lease.acquiring import acquire
+from pipeline.lease.holder import new_run_id
+from pipeline.lease.holding import Lease
 from pipeline.ledger import Ledger, model_hash
 from pipeline.manifest.hashing import settings_hasher
 from pipeline.manifest.reading import Manifest, read_manifest
 from pipeline.manifest.rows import Rules
 from pipeline.plan import Plan, make_plan
 from pipeline.planning.history import RunTimes
+from pipeline.probing import probe
 from pipeline.progress import progress
-from pipeline.recording import RunRecorder
+from pipeline.recording import RunRecorder, check_output
 from pipeline.results import RunFacts
 from pipeline.settings import RunSettings
 from pipeline.store import Store, open_store
@@ -49,12 +54,29 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     manifest = _read_manifest(settings, reader, hashed=hashed)
     settings = replace(settings, images=settings.images.below(*manifest.source.folders))
     store = open_store(settings.output, settings.storage)
-    plan = _plan(settings, manifest, store)
-    if len(plan.to_render):
+    check_output(store, manifest)
+    if len(_plan(settings, manifest, store).to_render):
         with weights_errors(settings.weights):  # the libraries that it takes need seconds: not where nothing is left
             check_weights(settings.model, reader, tp=settings.parallel.ranks, deep=True)
     facts = _facts(settings, hashed=hashed)
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media)
+    mode = probe(store)
+    with acquire(_lease_store(settings), run_id=facts.run_id, mode=mode, settings=settings.lease) as lease:
+        return _render(settings, manifest, store, facts=facts, lease=lease, began=began)
+
+
+def _lease_store(settings: RunSettings) -> Store:
+    """The output, for a renewal that is late to be none: it gives up while there is time for another try."""
+    third_s = settings.lease.lease_s / 3
+    limits = {name: min(getattr(settings.storage, name), third_s) for name in ("timeout_s", "retry_timeout_s")}
+    return open_store(settings.output, replace(settings.storage, **limits))
+
+
+def _render(
+    settings: RunSettings, manifest: Manifest, store: Store, *, facts: RunFacts, lease: Lease, began: float
+) -> RunSummary:
+    """With the output to ourselves: only now is it known what earlier runs have left."""
+    plan = _plan(settings, manifest, store)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media, lease=lease)
     recorder.begin()
     log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))
     last: list[Snapshot] = []
@@ -73,7 +95,8 @@ def _close(recorder: RunRecorder) -> str | None:
     try:
         recorder.close()
     except StoreError as error:
-        log.error("%s", error)
+        if not isinstance(error, LeaseLost):  # whoever keeps the lease has said so
+            log.error("%s", error)
         return str(error)
     return None
 
@@ -124,7 +147,7 @@ def _plan(settings: RunSettings, manifest: Manifest, store: Store) -> Plan:
 def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
     now = datetime.now(UTC)
     return RunFacts(
-        run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        run_id=new_run_id(now),
         manifest=settings.manifest,
         output=settings.output,
         model=settings.model.name,

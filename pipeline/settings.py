@@ -92,6 +92,23 @@ class RetrySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeaseSettings:
+    """How one run at a time has an output."""
+
+    lease_s: float = 30.0  # a run that did not renew its lease for so long is taken over; it is renewed every third
+    wait_s: float = 0.0  # how long to wait for a run that lives before giving up
+    settle_s: float = 2.0  # before a claim is trusted where create-only is not atomic; no less than the store's lag
+
+    def __post_init__(self) -> None:
+        _at_least("job", self, 0, "wait_s")
+        _at_least("job", self, 1, "settle_s")  # stores tell seconds apart, not less
+        if self.lease_s < 3 * self.settle_s:
+            raise ConfigError(
+                f"job.lease_s is {self.lease_s:g}, expected at least 3 x job.settle_s ({self.settle_s:g})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """One `render` from manifest to output."""
 
@@ -104,6 +121,7 @@ class RunSettings:
     parallel: ParallelSettings
     cluster: ClusterSettings
     retry: RetrySettings
+    lease: LeaseSettings
     truncate_text: bool = False
     images: ImageAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
     selection: Selection = EVERYTHING  # of the manifest's rows

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.types import GroupStatus
 
-SUCCESS, SOME_FAILED, BAD_INPUT, STOPPED, ENVIRONMENT = 0, 1, 2, 3, 5  # exit codes
+SUCCESS, SOME_FAILED, BAD_INPUT, STOPPED, HELD, ENVIRONMENT = 0, 1, 2, 3, 4, 5  # exit codes
 
 
 @dataclass(frozen=True, kw_only=True)

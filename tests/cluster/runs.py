@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.run import render_manifest
-from pipeline.settings import ClusterSettings, ParallelSettings, RetrySettings, RunSettings
+from pipeline.settings import ClusterSettings, LeaseSettings, ParallelSettings, RetrySettings, RunSettings
 from pipeline.store import StorageSettings
 from tests.clips import MEDIA
 from tests.weights import noise_model
@@ -48,6 +48,7 @@ def run_settings(folder: Path, weights: Path, **changes: Any) -> RunSettings:
         parallel=ParallelSettings(tp=2, groups=1),
         cluster=ClusterSettings(object_store_bytes=150_000_000),
         retry=RetrySettings(),
+        lease=LeaseSettings(),
     )
     return dataclasses.replace(settings, **changes)
 

@@ -1,6 +1,7 @@
 """What a run writes while it lasts and when it ends."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,18 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, LeaseLost, StoreError
 from pipeline.fleet import FinishOrder
 from pipeline.ledger import ClipRecord, Ledger, record_key
 from pipeline.manifest.reading import Manifest
 from pipeline.manifest.selection import Selection
-from pipeline.plan import make_plan
-from pipeline.recording import RESULTS_PERIOD_S, RunRecorder
+from pipeline.plan import Plan, make_plan
+from pipeline.recording import RESULTS_PERIOD_S, RunRecorder, check_output
 from pipeline.results import RunFacts
 from pipeline.store import Store, open_store
 from pipeline.types import Clip, ClipFailure, Finished
 from tests.clips import MEDIA, make_clip
 from tests.fakes import finished
+from tests.leases import lease_of
 from tests.manifests import RULES, read, write
 
 CLIPS = tuple(make_clip(clip_id, row=row) for row, clip_id in enumerate(("a", "b")))
@@ -65,9 +67,21 @@ def recorder_of(store: Store, *, clock: Clock | None = None, retry_failed: bool 
     ledger = Ledger(store)
     done, failed = ledger.done_keys(), ledger.failed_keys()
     plan = make_plan(manifest.index, done, failed=failed, retry_failed=retry_failed)
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=clock or Clock())
+    recorder = recorder_for(store, manifest, plan, clock=clock)
     recorder.begin()
     return recorder
+
+
+def recorder_for(store: Store, manifest: Manifest, plan: Plan, *, clock: Clock | None = None) -> RunRecorder:
+    return RunRecorder(
+        store,
+        manifest=manifest,
+        plan=plan,
+        facts=FACTS,
+        media=MEDIA,
+        lease=lease_of(store),
+        clock=clock or Clock(),
+    )
 
 
 def done(clip: Clip, attempt: str = "0badcafe") -> Finished:
@@ -99,11 +113,8 @@ def test_results_never_replace_the_manifest(store: Store, tmp_path: Path, name: 
     (tmp_path / "link").symlink_to(tmp_path)
     source = f"file://{tmp_path}/results.parquet" if name == "file://" else str(tmp_path / name / "results.parquet")
     given = write(tmp_path, {"prompt": ["a"], "clip_id": ["a"]}, "results.parquet").read_bytes()
-    manifest = read(source)
-    plan = make_plan(manifest.index, ())
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
     with pytest.raises(ConfigError, match=r"results\.parquet is read as the manifest and would be replaced"):
-        recorder.begin()
+        check_output(store, read(source))
     assert (tmp_path / "results.parquet").read_bytes() == given
 
 
@@ -113,7 +124,7 @@ def test_the_second_run_into_the_manifests_own_folder_has_nothing_left(store: St
     for _ in range(2):
         manifest = read(tmp_path)
         plan = make_plan(manifest.index, Ledger(store).done_keys())
-        recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
+        recorder = recorder_for(store, manifest, plan)
         recorder.begin()
         for clip in manifest.load(plan.to_render):
             recorder.record(clip, finished=done(clip), num_attempts=1, seconds=SECONDS)
@@ -126,7 +137,7 @@ def recorded(store: Store, **settings: Any) -> list[ClipRecord]:
     """All clips of the manifest beside the output, recorded; their records, read again."""
     manifest = read(Path(store.uri) / "m.parquet", **settings)
     plan = make_plan(manifest.index, ())
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, clock=Clock())
+    recorder = recorder_for(store, manifest, plan)
     recorder.begin()
     for clip in manifest.clips:
         recorder.record(clip, finished=done(clip), num_attempts=1, seconds=SECONDS)
@@ -207,3 +218,22 @@ def test_storage_that_refuses_the_results_is_fatal_at_the_ends_alone(store: Stor
     recorder.flush()
     with pytest.raises(StoreError):
         recorder.close()
+
+
+def test_a_run_that_lost_its_lease_writes_nothing_more(store: Store) -> None:
+    late = recorder_of(store)
+    late.record(CLIPS[0], finished=done(CLIPS[0]), num_attempts=1, seconds=SECONDS)
+    recorder_of(store)  # by taking the lease over
+    late.lease.renew()
+    before = {entry.key: store.get(entry.key) for entry in store.list()}
+    writes: list[Callable[[], object]] = [
+        lambda: late.record(CLIPS[1], finished=done(CLIPS[1]), num_attempts=1, seconds=SECONDS),
+        lambda: late.fail(CLIPS[1], failures=[FAILURE]),
+        lambda: late.refresh(()),
+        late.begin,
+        late.close,
+    ]
+    for writing in writes:
+        with pytest.raises(LeaseLost, match="has taken it: this run writes nothing more there"):
+            writing()
+    assert {entry.key: store.get(entry.key) for entry in store.list()} == before

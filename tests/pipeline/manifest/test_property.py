@@ -29,6 +29,7 @@ from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.store import open_store
 from tests.clips import MEDIA
 from tests.fakes import FakeFleet
+from tests.leases import lease_of
 from tests.manifests import MODEL, picture, read
 
 NUMBER = os.environ.get("MANIFEST_EXAMPLES")
@@ -141,7 +142,7 @@ def rendered(manifest: Manifest, output: Path) -> None:
     """By the real driver and recorder, and crews that make a few bytes of each clip."""
     store = open_store(str(output))
     plan = make_plan(manifest.index, set())
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=FACTS, media=MEDIA, lease=lease_of(store))
     recorder.begin()
     fleet = FakeFleet()
     clips = manifest.load(plan.to_render)
