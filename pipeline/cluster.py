@@ -92,7 +92,7 @@ def _local_cpus(settings: ClusterSettings, parallel: ParallelSettings) -> int:
 
 def choose_device(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> str:
     """cpu or cuda. ConfigError where cards are asked for and there are none."""
-    has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
+    has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes) or (settings.grows and settings.device == "cuda")
     if settings.device == "cuda" and not has_gpus:
         raise ConfigError("cluster.device is cuda, but no node of the cluster has a GPU")
     return "cuda" if has_gpus and settings.device != "cpu" else "cpu"

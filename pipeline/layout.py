@@ -40,7 +40,10 @@ def settle(
         return parallel
     if device == "cpu":
         return replace(parallel, tp=1)
-    card_gb = min(_card_gb(node) for node in nodes if node.get("GPU", 0) >= 1)
+    with_cards = [node for node in nodes if node.get("GPU", 0) >= 1]
+    if not with_cards:
+        raise ConfigError("parallel.tp: no node with a card is there yet; say parallel=tp1, tp2, tp4 or tp8")
+    card_gb = min(map(_card_gb, with_cards))
     tp = smallest_fitting_tp(model, card_bytes=card_gb * 10**9, shapes=shapes)
     if tp is None:
         raise ConfigError(

@@ -44,6 +44,7 @@ class ClusterSettings:
 
     address: str | None = None  # None: a Ray of our own on this machine, gone when the run ends
     device: Device = "auto"  # auto: cuda where the cluster has GPUs
+    grows: bool = False  # an autoscaler starts nodes when they are asked for: device and groups are to be said
     placement: Packing = "STRICT_PACK"  # tensor parallelism wants one node
     num_encoders: int = 1
     num_finishers: int = 1

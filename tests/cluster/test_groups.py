@@ -20,7 +20,8 @@ from model.renderer import Latents, Renderer, RenderRequest
 from model.shapes import clip_shape
 from model.text import build_text_encoder
 from model.weights import LocalWeights
-from pipeline.cluster import RayFleet, count_groups
+from pipeline.cluster import RayFleet, choose_device, count_groups
+from pipeline.errors import ConfigError
 from pipeline.fleet import (
     Done,
     EncodeOrder,
@@ -317,3 +318,12 @@ def test_storage_that_says_no_is_told_as_such(place: Workplace, tmp_path: Path) 
 def test_groups_fill_the_cluster(nodes: Any, tp: int, device: str, placement: Any, count: int) -> None:
     settings = ClusterSettings(placement=placement)
     assert count_groups(ParallelSettings(tp=tp), settings, device=device, nodes=nodes) == count
+
+
+def test_cards_that_will_come_are_as_good_as_cards() -> None:
+    """An autoscaler starts the nodes that placement groups ask for; there are none before."""
+    nodes = [{"CPU": 0.0}]
+    assert choose_device(ClusterSettings(device="cuda", grows=True), nodes) == "cuda"
+    assert choose_device(ClusterSettings(device="auto", grows=True), nodes) == "cpu"
+    with pytest.raises(ConfigError, match=r"cluster\.device is cuda, but no node"):
+        choose_device(ClusterSettings(device="cuda"), nodes)

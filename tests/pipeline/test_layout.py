@@ -52,6 +52,12 @@ def test_one_on_cpus_and_whatever_was_said_stays() -> None:
     assert settle(said, model=model, shapes=shapes(model), device="cuda", nodes=[node("H200")]) == said
 
 
+def test_a_cluster_that_has_yet_to_grow_has_to_be_told() -> None:
+    model = large()
+    with pytest.raises(ConfigError, match="no node with a card is there yet; say parallel=tp1"):
+        settle(AUTO, model=model, shapes=shapes(model), device="cuda", nodes=[{"CPU": 8.0}])
+
+
 def test_a_card_that_nobody_knows_and_a_card_that_is_too_small_are_named() -> None:
     model = large()
     with pytest.raises(ConfigError, match="the memory of Abacus is not known; say parallel=tp1"):
