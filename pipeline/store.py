@@ -25,6 +25,7 @@ from pipeline.store_retries import Patience, is_transient, patiently
 __all__ = ["Entry", "ObjectChanged", "Part", "StorageSettings", "Store", "key_problem", "open_store", "split_uri"]
 
 PART_BYTES = 16 << 20
+LIST_CHUNK = 1000
 MAX_PART_BYTES = 230  # file systems hold 255; a temporary name is 17 longer
 Made = TypeVar("Made")
 
@@ -217,11 +218,11 @@ class Store:
         """Everything below a folder-like prefix, in no order; nothing where there is no such folder."""
         path = self._path(prefix) if prefix else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
-        patience, last = Patience(self.settings), None
+        patience, last, failed_after = Patience(self.settings), None, None
         with translated("list", self.where(prefix)):
             while True:
                 try:
-                    for batch in obstore.list(self._client, path or None, offset=last, chunk_size=1000):
+                    for batch in obstore.list(self._client, path or None, offset=last, chunk_size=LIST_CHUNK):
                         for found in batch:
                             yield Entry(found["path"][cut:], found["size"], found["last_modified"])
                             last = found["path"]
@@ -229,6 +230,8 @@ class Store:
                 except ABSENT as error:
                     if says_absent(error):
                         return
+                    if last != failed_after:  # it has come further since: nothing is wrong for long
+                        patience, failed_after = Patience(self.settings), last
                     patience.spend(error)
 
     def delete(self, key: str) -> None:

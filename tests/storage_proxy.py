@@ -40,6 +40,7 @@ class StorageProxy:
     faults: list[Fault] = field(default_factory=list)
     without: set[str] = field(default_factory=set)  # request headers, in lower case, that never arrive
     asked: list[str] = field(default_factory=list)  # "PUT /bucket/key"
+    page_size: int | None = None  # of listings; only where signatures are not checked
     notice: Callable[[str], None] | None = None  # called with each of these before it is passed on
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -74,7 +75,9 @@ def proxied(upstream: S3Server) -> Iterator[StorageProxy]:
             else:
                 if what == "rot" and body:
                     body = body[:-1] + bytes([body[-1] ^ 1])
-                status, headers, answer = self._ask(body)
+                paged = proxy.page_size is not None and "list-type=2" in self.path
+                path = f"{self.path}&max-keys={proxy.page_size}" if paged else self.path
+                status, headers, answer = self._ask(path, body)
                 if what == "lose":
                     self._hang_up()
                 else:
@@ -82,11 +85,11 @@ def proxied(upstream: S3Server) -> Iterator[StorageProxy]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
 
-        def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        def _ask(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in proxy.without}
             connection = http.client.HTTPConnection(host, int(port), timeout=UPSTREAM_TIMEOUT_S)
             try:
-                connection.request(self.command, self.path, body, headers)
+                connection.request(self.command, path, body, headers)
                 answer = connection.getresponse()
                 return answer.status, dict(answer.getheaders()), answer.read()
             finally:

@@ -1,0 +1,124 @@
+"""A run over an output in a process of its own, without Ray: real files, the real upload, ledger and recorder.
+
+It may kill itself with SIGKILL before any of its calls to storage, be it a bucket's request or a step on disk.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import obstore
+
+from pipeline.lease.acquiring import acquire
+from pipeline.lease.holder import Machine
+from pipeline.lease.holding import Lease
+from pipeline.ledger import Ledger
+from pipeline.plan import make_plan
+from pipeline.probing import StoreMode
+from pipeline.publication import upload
+from pipeline.recording import RunRecorder
+from pipeline.results import RunFacts
+from pipeline.settings import LeaseSettings
+from pipeline.store import Store, open_store
+from pipeline.types import Clip, Finished, Probe
+from tests.clips import MEDIA
+from tests.manifests import read
+
+REQUESTS = ("get", "get_range", "head", "put", "list", "delete")  # obstore's, for folders too where they read
+DISK = ("mkdir", "fsync", "link", "replace", "unlink")
+SECONDS = {"render": 1.0}
+NOBODY_ELSE = Machine(sleep=lambda seconds: None)  # no other run starts: no need to let claims settle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one process is to do."""
+
+    manifest: Path
+    output: str
+    mode: StoreMode
+    environment: Mapping[str, str]
+    media: Mapping[str, Path]  # by kind: what a finisher has encoded
+    probe: Probe
+    cut: int | None = None  # the storage call, counted from 0, before which it dies
+
+
+class Steps:
+    """Counts the calls to storage below the output. Says the name of one of them and dies before it."""
+
+    def __init__(self, job: Job, said: Connection) -> None:
+        self.count = 0
+        self._cut, self._said = job.cut, said
+        self._below = job.output.partition("://")[2].partition("/")[2] or job.output.lstrip("/")
+        for name in REQUESTS:
+            setattr(obstore, name, self._counted(getattr(obstore, name), name, lambda args: str(args[1])))
+        for name in DISK:
+            setattr(os, name, self._counted(getattr(os, name), name, _path))
+
+    def _counted(self, real: Callable[..., Any], name: str, subject: Callable[[tuple[Any, ...]], str]) -> object:
+        def step(*args: Any, **options: Any) -> Any:
+            what = subject(args)
+            if what.startswith(self._below):
+                if self.count == self._cut:
+                    self._said.send(f"{name} {what.removeprefix(self._below)}")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self.count += 1
+            return real(*args, **options)
+
+        return step
+
+
+def _path(args: tuple[Any, ...]) -> str:
+    """The last path among the arguments of a step on disk; a descriptor's own."""
+    paths = [os.fspath(each) for each in args if not isinstance(each, int)]
+    return (paths[-1] if paths else os.readlink(f"/proc/self/fd/{args[0]}")).lstrip("/")
+
+
+def work(job: Job, said: Connection) -> None:
+    os.environ.update(job.environment)
+    Steps(job, said)
+    store, facts = open_store(job.output), _facts(job)
+    with acquire(store, run_id=facts.run_id, mode=job.mode, settings=LeaseSettings(), machine=NOBODY_ELSE) as lease:
+        _run(job, store, facts=facts, lease=lease)
+
+
+def _run(job: Job, store: Store, *, facts: RunFacts, lease: Lease) -> None:
+    manifest = read(job.manifest)
+    plan = make_plan(manifest.index, Ledger(store).done_keys(), failed=(), retry_failed=True)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=MEDIA, lease=lease)
+    recorder.begin()
+    for clip in manifest.load(plan.to_render):
+        finished = _finish(job, store, clip)
+        recorder.record(clip, finished=finished, num_attempts=1, seconds=SECONDS)
+    recorder.close()
+
+
+def _finish(job: Job, store: Store, clip: Clip) -> Finished:
+    attempt = secrets.token_hex(4)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {kind: Path(folder) / f"{clip.clip_id}.{attempt}.{kind}" for kind in job.media}
+        for kind, path in files.items():
+            shutil.copyfile(job.media[kind], path)
+        return Finished(attempt=attempt, files=upload(store, files), probe=job.probe, seconds={"upload": 0.1})
+
+
+def _facts(job: Job) -> RunFacts:
+    return RunFacts(
+        run_id=secrets.token_hex(4),
+        manifest=str(job.manifest),
+        output=job.output,
+        model="small",
+        model_hash="m" * 16,
+        started_at=datetime.now(UTC),
+        ended_at=None,
+        settings={},
+        versions={},
+    )
