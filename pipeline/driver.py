@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.board import Board, Place, Track
@@ -50,9 +50,19 @@ class Recorder(Protocol):
 
 @dataclass
 class StopSignal:
-    """How often the user asked the run to stop; a signal handler counts it up."""
+    """How often the run was asked to stop; a signal handler counts it up, or whoever looks on."""
 
     count: int = 0
+    reason: str = "a signal"
+    grace_s: float | None = None  # for what is in flight; None: the cluster's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oversight:
+    """Whoever looks on at a run, and may end it."""
+
+    stop: StopSignal = field(default_factory=StopSignal)
+    observe: Callable[[Snapshot], None] = lambda snapshot: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,11 +275,11 @@ class Driver:
 
     def _obey_signal(self) -> None:
         if self.signal.count == 1 and self.stop_at is None:
-            grace_s = self.cluster.stop_grace_s
+            grace_s = self.cluster.stop_grace_s if self.signal.grace_s is None else self.signal.grace_s
             log.warning("stopping: what is in flight has %g s to finish; a second signal stops at once", grace_s)
-            self._stop("stopped by a signal", STOPPED, grace_s=grace_s)
+            self._stop(f"stopped by {self.signal.reason}", STOPPED, grace_s=grace_s)
         elif self.signal.count > 1:
-            self._stop("stopped by a second signal", STOPPED, grace_s=0)
+            self._stop(f"stopped by {self.signal.reason}", STOPPED, grace_s=0)
 
     def _stop(self, reason: str, exit_code: int, *, grace_s: float) -> None:
         """Starts nothing new. The first reason stays, the earliest end counts."""

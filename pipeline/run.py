@@ -20,7 +20,7 @@ from model.parts import check_weights, parts_of
 from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
-from pipeline.driver import Driver, Outcome, StopSignal
+from pipeline.driver import Driver, Outcome, Oversight, StopSignal
 from pipeline.errors import ConfigError, LeaseLost, StoreError
 from pipeline.layout import settle, settle_before
 from pipeline.lease.acquiring import acquire
@@ -46,8 +46,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)
 
 
-def render_manifest(settings: RunSettings) -> RunSummary:
+def render_manifest(settings: RunSettings, *, oversight: Oversight | None = None) -> RunSummary:
     """Renders every row that has no record yet. Raises RenderError where nothing was started."""
+    oversight = oversight or Oversight()
     began = time.monotonic()
     settings, reader = _checked_weights(settings)
     hashed = _model_hash(settings, reader)
@@ -61,7 +62,7 @@ def render_manifest(settings: RunSettings) -> RunSummary:
     facts = _facts(settings, hashed=hashed)
     mode = probe(store)
     with acquire(_lease_store(settings), run_id=facts.run_id, mode=mode, settings=settings.lease) as lease:
-        return _render(settings, manifest, store, facts=facts, lease=lease, began=began)
+        return _render(settings, manifest, facts=facts, lease=lease, began=began, oversight=oversight)
 
 
 def _lease_store(settings: RunSettings) -> Store:
@@ -72,16 +73,18 @@ def _lease_store(settings: RunSettings) -> Store:
 
 
 def _render(
-    settings: RunSettings, manifest: Manifest, store: Store, *, facts: RunFacts, lease: Lease, began: float
+    settings: RunSettings, manifest: Manifest, *, facts: RunFacts, lease: Lease, began: float, oversight: Oversight
 ) -> RunSummary:
     """With the output to ourselves: only now is it known what earlier runs have left."""
+    store = open_store(settings.output, settings.storage)
     plan = _plan(settings, manifest, store)
     recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media, lease=lease)
     recorder.begin()
     log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))
     last: list[Snapshot] = []
     times = RunTimes(recorder, began=began)
-    outcome = _drive(settings, manifest.load(plan.to_render), times, last) if len(plan.to_render) else None
+    clips = manifest.load(plan.to_render)
+    outcome = _drive(settings, clips, times, last, oversight=oversight) if clips else None
     unwritten = _close(recorder)
     summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
     times.leave(store, facts=facts, settings=settings, last=last[0] if last else None, seconds=summary.seconds)
@@ -159,12 +162,15 @@ def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
     )
 
 
-def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, last: list[Snapshot]) -> Outcome:
+def _drive(
+    settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, last: list[Snapshot], *, oversight: Oversight
+) -> Outcome:
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
     from pipeline.worker import Workplace
 
-    with _signals() as stop, cluster.connect(settings.cluster, parallel=settings.parallel):
-        stop.listen()  # Ray has put a handler of its own in the place of ours
+    signals = _Signals(oversight.stop)
+    with signals.caught(), cluster.connect(settings.cluster, parallel=settings.parallel):
+        signals.listen()  # Ray has put a handler of its own in the place of ours
         nodes = cluster.node_resources()
         device = cluster.choose_device(settings.cluster, nodes)
         place = Workplace(
@@ -190,6 +196,7 @@ def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, las
                 last[:] = [snapshot]
                 show(snapshot)
                 recorder.refresh(snapshot.in_flight)
+                oversight.observe(snapshot)
 
             return Driver(
                 clips,
@@ -197,13 +204,16 @@ def _drive(settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, las
                 recorder=recorder,
                 cluster=settings.cluster,
                 retry=settings.retry,
-                signal=stop,
+                signal=oversight.stop,
                 observe=observe,
             ).run()
 
 
-class _Signals(StopSignal):
+class _Signals:
     """SIGINT and SIGTERM, counted: the first stops gently, the second at once."""
+
+    def __init__(self, stop: StopSignal) -> None:
+        self._stop = stop
 
     def listen(self) -> None:
         """Only the main thread can; whoever calls us from another has the signals."""
@@ -211,22 +221,20 @@ class _Signals(StopSignal):
             for number in STOPPING:
                 signal.signal(number, self._count)
 
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """From before Ray starts until it is gone; then everything is as it was."""
+        before = {number: signal.getsignal(number) for number in STOPPING}
+        self.listen()
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
     def _count(self, number: int, frame: object) -> None:
-        self.count += 1
-
-
-@contextmanager
-def _signals() -> Iterator[_Signals]:
-    """From before Ray starts until it is gone; then everything is as it was."""
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    signals = _Signals()
-    signals.listen()
-    try:
-        yield signals
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        self._stop.count += 1
 
 
 def _summary(

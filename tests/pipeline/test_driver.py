@@ -278,6 +278,14 @@ def test_the_grace_time_ends() -> None:
     assert fleet.now_s < 150  # 100 s of grace, not the finisher's 1000
 
 
+def test_whoever_looks_on_says_why_it_ends_and_how_long_it_may_take() -> None:
+    signal = StopSignal(reason="the end of the window", grace_s=30)
+    fleet = FakeFleet(seconds={"encode": 1, "render": 10, "finish": 1000})
+    outcome = drive(make_clips(3), fleet, signal=signal, observe=stop_at(0, signal, count=1))
+    assert (outcome.exit_code, outcome.stopped) == (3, "stopped by the end of the window")
+    assert fleet.now_s < 50  # 30 s of its own grace, not the cluster's 100
+
+
 def test_the_driver_needs_neither_ray_nor_torch() -> None:
     """Imported for real, with both made impossible to import."""
     script = (
