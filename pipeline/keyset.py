@@ -38,12 +38,18 @@ class KeySet:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def num_common(self, other: "KeySet") -> int:
+        """How many keys are in both."""
+        return int(np.count_nonzero(self._has(other._settled())))
+
     def contains(self, keys: Sequence[str]) -> np.ndarray:
         """Which of these are in it: bool, one for each."""
+        return self._has(_pairs(b"".join(map(_digest, keys))))
+
+    def _has(self, wanted: np.ndarray) -> np.ndarray:
         known = self._settled()
-        if not len(known) or not len(keys):
-            return np.zeros(len(keys), np.bool_)
-        wanted = _pairs(b"".join(map(_digest, keys)))
+        if not len(known) or not len(wanted):
+            return np.zeros(len(wanted), np.bool_)
         places = np.minimum(np.searchsorted(known[:, 0], wanted[:, 0]), len(known) - 1)
         found: np.ndarray = (known[places] == wanted).all(axis=1)
         return found

@@ -30,6 +30,10 @@ HASH_DIGITS = 16
 NUM_READERS = 16  # records are small: reading them is waiting
 
 
+class NotARecord(StoreError):
+    """Something lies where a record should, and is none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipRecord:
     """Everything a reader may want to know about one finished clip, without opening its files."""
@@ -109,9 +113,13 @@ class Ledger:
         """The same, to compare with `record_key`: little memory, whatever their number."""
         return KeySet(self.record_keys())
 
+    def failure_keys(self) -> Iterator[str]:
+        """Of all clips that gave up in some run, from one listing, in no order."""
+        return _json_keys(self.store, FAILED)
+
     def failed_keys(self) -> KeySet:
-        """Of all clips that gave up in some run; to compare with `failed_key`."""
-        return KeySet(_json_keys(self.store, FAILED))
+        """The same, to compare with `failed_key`."""
+        return KeySet(self.failure_keys())
 
     def record(self, record: ClipRecord) -> bool:
         """Makes the clip done. False: another attempt's record stands already, and this attempt's files are orphans.
@@ -131,13 +139,13 @@ class Ledger:
         self.store.put(failed_key(clip_id, settings_hash), _to_json(values))
 
     def read_record(self, key: str) -> ClipRecord:
-        """StoreError if it is not there or not one of ours."""
+        """StoreError if it is not there; NotARecord, which is one, if it is not one of ours."""
         data = self.store.get(key)
         try:
             return _parse_record(json.loads(data))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{self.store.where(key)} is not a record: {type(error).__name__} {error}"
-            raise StoreError(f"{reason}. Delete it and run again: its clip is then rendered again") from error
+            raise NotARecord(f"{reason}. Delete it and run again: its clip is then rendered again") from error
 
     def read_records(self, keys: Iterable[str]) -> Iterator[ClipRecord]:
         """Many records in the order of their keys, read side by side; few are held at once."""
@@ -155,6 +163,8 @@ def _record_values(record: ClipRecord) -> JsonDict:
 
 
 def _parse_record(values: JsonDict) -> ClipRecord:
+    if not isinstance(values["settings"], dict):
+        raise TypeError("settings that are no table")
     finished = Finished(
         attempt=values["attempt"],
         files={kind: MediaFile(**file) for kind, file in values["files"].items()},

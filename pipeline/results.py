@@ -128,6 +128,17 @@ def write_run(store: Store, facts: RunFacts, *, num_clips: int, outcomes: Mappin
     store.put(RUN, json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
 
 
+def read_run(store: Store) -> JsonDict | None:
+    """What the last run wrote of itself; None if there is nothing that can be read as that."""
+    if store.head(RUN) is None:
+        return None
+    try:
+        values = json.loads(store.get(RUN))
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
 def _columns(index: RowIndex, positions: range, outcomes: Mapping[str, Outcome]) -> list[pa.Array]:
     rows = [_row(index, position, outcomes) for position in positions]
     return [pa.array([row[own.name] for row in rows], own.type) for own in FIELDS]

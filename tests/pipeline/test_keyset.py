@@ -18,6 +18,7 @@ def test_it_answers_as_a_set_does(first: list[str], second: list[str], asked: li
     known = {*first, *second}
     assert (found == known, len(found)) == (True, len(known))
     assert found.contains(asked).tolist() == [key in known for key in asked]
+    assert found.num_common(KeySet(asked)) == len(known & set(asked))
     assert all((key in found) == (key in known) for key in asked)
 
 
