@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from jobs.compose import compose_values
+from jobs.elsewhere import TYPED, with_examples
 from jobs.help import explain, overview
 from jobs.settings import job_settings
 from jobs.words import nearest, read_words
@@ -31,6 +32,7 @@ class Command:
     run: Callable[[Values], int]  # imports what it needs when it is called: `--help` waits for neither torch nor Ray
     is_check: bool = False  # whatever stops it is "could not be checked": 2
     positional: tuple[str, ...] = ()  # keys that words without one fill, in order; `null` in conf/ makes one optional
+    examples: Mapping[str, str] | None = None  # of a dry run for Kubernetes, which may go without; None: it has none
 
 
 def _render(values: Values) -> int:
@@ -81,6 +83,12 @@ def _train(values: Values) -> int:
     return train_model(values)
 
 
+def _submit(values: Values) -> int:
+    from jobs.submit import submit
+
+    return submit(values)
+
+
 def _export(values: Values) -> int:
     from jobs.export import export
 
@@ -102,6 +110,11 @@ COMMANDS = {
         summary="Checks a model's weights (check PATH), or cuts them once for N ranks (shard PATH TARGET tp=N)",
         run=_weights,
         positional=("what", "path", "target"),
+    ),
+    "submit": Command(
+        summary="Starts a render on a cluster, where it goes on without this machine",
+        run=_submit,
+        examples={"manifest": "s3://bucket/manifest.parquet", "output": "s3://bucket/output"},
     ),
     "export": Command(summary="Puts finished clips elsewhere under plain names, with an index", run=_export),
     "train": Command(summary="Trains the small model that comes with it (foal)", run=_train, positional=("name",)),
@@ -134,7 +147,9 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's Ctrl-C
     try:
+        words = with_examples(words, command.examples or {})
         values = compose_values(name, read_words(words, positional=command.positional), positional=command.positional)
+        values |= {TYPED: words} if command.examples else {}
         _configure_logging(job_settings(values).log_level)
         return command.run(values)
     except RenderError as error:

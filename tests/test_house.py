@@ -42,7 +42,14 @@ BLOCKED = (
     "rich",
 )
 MOST_LINES, MOST_FUNCTION_LINES, MOST_BYTES = 400, 80, 50 << 20
-PROVIDED_BY = {"PIL": "pillow", "ffmpeg": "ffmpeg-python", "hydra": "hydra-core", "omegaconf": "hydra-core"}
+PROVIDED_BY = {
+    "PIL": "pillow",
+    "ffmpeg": "ffmpeg-python",
+    "hydra": "hydra-core",
+    "omegaconf": "hydra-core",
+    "urllib3": "kubernetes",
+    "yaml": "pyyaml",
+}
 
 
 def tracked() -> list[str]:
@@ -149,7 +156,8 @@ def test_importing_all_that_renders_leaves_the_scenes_out() -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_third_parties_are_declared(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted_by_all = [*project["dependencies"], *project["optional-dependencies"]["released"]]
+    extras = project["optional-dependencies"]
+    wanted_by_all = [*project["dependencies"], *extras["released"], *extras["kubernetes"]]
     declared = {re.split(r"[\[<>=]", wanted)[0] for wanted in wanted_by_all}
     foreign = tops(name) - sys.stdlib_module_names - set(PACKAGES)
     assert {PROVIDED_BY.get(each, each).replace("_", "-") for each in foreign} <= declared

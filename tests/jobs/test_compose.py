@@ -32,9 +32,9 @@ def test_every_choice_makes_settings(word: str) -> None:
     assert run_settings(render_values(word)).model.name
 
 
-def test_every_folder_of_conf_is_a_group_of_render() -> None:
+def test_every_folder_of_conf_is_a_group_of_render_or_of_submit() -> None:
     folders = {entry.name for entry in resources.files("conf").iterdir() if entry.is_dir() and entry.name[0] != "_"}
-    assert set(defaults("render")[1]) == folders
+    assert set(defaults("render")[1]) | set(defaults("submit")[1]) == folders
 
 
 def test_choices_of_a_group_have_the_same_keys() -> None:

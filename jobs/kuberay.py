@@ -1,0 +1,105 @@
+"""`cluster=kuberay` of `submit` and `nightly`: their words become an object that is printed as YAML or given away."""
+
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from jobs.elsewhere import TYPED
+from jobs.typed import build
+from pipeline.errors import ConfigError
+from pipeline.kuberay.applying import apply_object
+from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job, run_name
+from pipeline.kuberay.settings import KubernetesSettings
+from pipeline.settings import ClusterSettings, ParallelSettings
+
+HERE = ("dry_run", "check", "name", "cluster", "kubernetes")  # keys, or groups of them, that the cluster is not told
+SAID_THERE = ("cluster.device", "cluster.grows", "cluster.placement_timeout_s", "parallel.groups")
+SAID = {"created": "is created", "updated": "is brought up to date", "there": "is there already: nothing is started"}
+PLACES = ("manifest", "inbox", "output", "weights", "findings")
+
+
+def start_job(values: Mapping[str, Any], *, today: date) -> int:
+    """A RayJob for one `render`, named by its output and the day: the same submitted twice is there already."""
+    settings = kubernetes_settings(values)
+    name = run_name(values["output"], values["name"], day=today)
+    return _give(ray_job(settings, work_of(values, "render", settings), name=name), values)
+
+
+def start_cron_job(values: Mapping[str, Any], *, opens: str, timezone: str) -> int:
+    """A RayCronJob for a `nightly` whose window opens at HH:MM of that time zone's wall."""
+    settings = kubernetes_settings(values)
+    hour, _, minute = opens.partition(":")
+    made = ray_cron_job(
+        settings,
+        work_of(values, "nightly", settings),
+        name=run_name(values["output"], values["name"]),
+        schedule=f"{int(minute)} {int(hour)} * * *",
+        timezone=timezone,
+    )
+    return _give(made, values)
+
+
+def kubernetes_settings(values: Mapping[str, Any]) -> KubernetesSettings:
+    return build(KubernetesSettings, values["kubernetes"], at="kubernetes")
+
+
+def work_of(values: Mapping[str, Any], command: str, settings: KubernetesSettings) -> Work:
+    """The words that the cluster hears: those typed, and what follows from its being one that grows."""
+    _check_places(values)
+    cluster = build(ClusterSettings, values["cluster"], at="cluster")
+    parallel = build(ParallelSettings, values["parallel"], at="parallel")
+    gpus = 0 if cluster.device == "cpu" else _gpus(parallel, settings)
+    groups = parallel.groups or (settings.max_gpu_workers * gpus // parallel.ranks if gpus else 1)
+    there = {
+        "cluster": "ray",
+        "cluster.device": "cuda" if gpus else "cpu",
+        "cluster.grows": "true",
+        "cluster.placement_timeout_s": f"{cluster.placement_timeout_s:g}",
+        "parallel.groups": str(groups),
+    }
+    typed = [word for word in values[TYPED] if not _stays(word.partition("=")[0])]
+    words = (command, *typed, *(f"{key}={value}" for key, value in there.items()))
+    return Work(words=words, gpus=gpus, versions=Versions(happyhorse=version("happyhorse"), ray=version("ray")))
+
+
+def _stays(key: str) -> bool:
+    return key in HERE or key in SAID_THERE or key.startswith("kubernetes.")
+
+
+def _gpus(parallel: ParallelSettings, settings: KubernetesSettings) -> int:
+    """Of a worker: whole groups."""
+    if parallel.tp is None:
+        raise ConfigError(
+            "parallel=auto looks at cards, and cluster=kuberay begins with none; say parallel=tp1, tp2 ..."
+        )
+    gpus = settings.gpus_per_worker or parallel.tp
+    if gpus % parallel.tp:
+        raise ConfigError(
+            f"kubernetes.gpus_per_worker is {gpus}, expected a multiple of a group's ranks ({parallel.tp})"
+        )
+    return gpus
+
+
+def _check_places(values: Mapping[str, Any]) -> None:
+    """ConfigError for what pods cannot reach."""
+    if values["address"] is not None:
+        raise ConfigError("address= is that of a cluster which is there; cluster=kuberay makes one")
+    for key in PLACES:
+        place = values.get(key)
+        if place not in (None, "builtin") and ("://" not in place or place.startswith("file://")):
+            raise ConfigError(f"{key}={place} is on this machine, expected s3://..., which pods can reach")
+
+
+def _give(made: dict[str, Any], values: Mapping[str, Any]) -> int:
+    if values["dry_run"]:
+        print(yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=100), end="")
+        return 0
+    how = apply_object(made)
+    kind, metadata = made["kind"], made["metadata"]
+    print(f"{kind} {metadata['name']} in namespace {metadata['namespace']} {SAID[how]}")
+    print(f"kubectl get {kind.lower()} {metadata['name']} -n {metadata['namespace']}    # how it stands")
+    print(f"results come to {values['output'].rstrip('/')}")
+    return 0
