@@ -77,9 +77,10 @@ def _values(store: Store, run: JsonDict | None, rows: Rows | None, unread: str, 
         "files": asdict(report.files),
         "orphans": asdict(report.orphans),
         "unrecorded": asdict(report.unrecorded),
+        "unfinished": asdict(report.unfinished),
         "failures": report.num_failures,
         "failures_overtaken": report.num_overtaken,
-        "lease": {"holder": report.lease.holder, "stale": report.lease.num_stale},
+        "lease": {"holder": _at_work(report), "stale": report.lease.num_stale},
         "num_findings": len(report.findings),
         "findings": [asdict(finding) for finding in report.findings.kept],
     }
@@ -108,10 +109,16 @@ def _table(rows: Rows | None, report: AuditReport) -> Iterator[tuple[str, str]]:
     yield "records", f"{report.num_records:,}{superseded}"
     yield "files", f"{_counted(report.files)} that records name"
     yield "orphans", f"{_counted(report.orphans)} that no record names"
-    if report.lease.holder is not None:
-        yield "at work", f"{report.lease.holder}; {_counted(report.unrecorded)} not recorded yet"
+    if report.unfinished.count:
+        yield "unfinished", f"{_counted(report.unfinished)} half-written"
+    if _at_work(report) is not None:
+        yield "at work", f"{_at_work(report)}; {_counted(report.unrecorded)} not recorded yet"
     yield "failures", f"{report.num_failures:,}, {report.num_overtaken:,} of clips that have a record since"
     yield "leases", f"{report.lease.num_stale:,} that nobody gave back"
+
+
+def _at_work(report: AuditReport) -> str | None:
+    return report.lease.holder if not report.lease.is_old else None
 
 
 def _counted(files: Counted) -> str:

@@ -59,6 +59,12 @@ def _audit(values: Values) -> int:
     return audit(values)
 
 
+def _clean(values: Values) -> int:
+    from jobs.clean import clean
+
+    return clean(values)
+
+
 def _parity(values: Values) -> int:
     from jobs.parity import parity
 
@@ -105,6 +111,7 @@ COMMANDS = {
     "plan": Command(summary="Says what a render would do, need, take and cost, without starting anything", run=_plan),
     "verify": Command(summary="Checks the files of an output against their records", run=_verify, is_check=True),
     "audit": Command(summary="Checks that an output has every clip once, whole and its own", run=_audit, is_check=True),
+    "clean": Command(summary="Removes what no record names, and on request what no row has any more", run=_clean),
     "parity": Command(summary="Checks this machine's numbers against recorded ones", run=_parity, is_check=True),
     "weights": Command(
         summary="Checks a model's weights (check PATH), or cuts them once for N ranks (shard PATH TARGET tp=N)",

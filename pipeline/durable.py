@@ -7,11 +7,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY = re.compile(r"#\d+$")
+OURS = re.compile(r"#\d{16}$")  # of all these, what this file makes
 
 
 def write_file(target: Path, write: Callable[[BinaryIO], object], *, create: bool) -> bool:
@@ -38,6 +39,11 @@ def copy_file(source: Path, target: Path) -> None:
     """Copies `source` to `target`, replacing it."""
     with source.open("rb") as read:
         write_file(target, lambda file: shutil.copyfileobj(read, file, 1 << 20), create=False)
+
+
+def half_written(folder: Path) -> Iterator[Path]:
+    """What is being written below a folder, or was when its writer was killed."""
+    return (path for path in folder.rglob("*#*") if OURS.search(path.name))
 
 
 def _publish(temporary: Path, target: Path, *, create: bool) -> bool:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pipeline.audit.claims import fetched_claims, stand
 from pipeline.audit.finding import Findings
-from pipeline.audit.leavings import LeaseSeen, listed_files, look_at_lease, orphans, own_names
+from pipeline.audit.leavings import LeaseSeen, listed_files, look_at_lease, orphans, own_names, unfinished
 from pipeline.audit.records import look_at_records
 from pipeline.audit.rows import Rows
 from pipeline.errors import StoreError
@@ -44,6 +44,7 @@ class AuditReport:
     files: Counted = field(default_factory=Counted)  # that records name
     orphans: Counted = field(default_factory=Counted)  # that no record names
     unrecorded: Counted = field(default_factory=Counted)  # the same, but a run is at work that may record them yet
+    unfinished: Counted = field(default_factory=Counted)  # half-written, on disk
     num_failures: int = 0
     num_overtaken: int = 0  # failures of clips that have a record since
     lease: LeaseSeen
@@ -64,7 +65,7 @@ def audit_output(store: Store, *, rows: Rows | None) -> AuditReport:
     """StoreError if it cannot be read, or if there is nothing that could be audited."""
     with fetched_claims(store) as claims:
         listed = listed_files(store)
-        report = AuditReport(lease=look_at_lease(store, stores_now=datetime.now(UTC)))
+        report = AuditReport(lease=look_at_lease(store, now=datetime.now(UTC)))
         failures = Ledger(store).failed_keys()
         seen = _look_at_records(store, report)
         if not report.num_records and not report.findings and store.head(RUN) is None:
@@ -100,7 +101,9 @@ def _look_at_records(store: Store, report: AuditReport) -> _Seen:
 
 
 def _count_leavings(store: Store, report: AuditReport, *, listed: KeySet, named: KeySet) -> None:
-    started_at = report.lease.started_at
+    started_at = report.lease.started_at if not report.lease.is_old else None
+    for entry in unfinished(store):
+        report.unfinished.add(entry.size_bytes)
     for entry in orphans(store, listed=listed, named=named):
         may_be_recorded = started_at is not None and entry.modified_at >= started_at
         (report.unrecorded if may_be_recorded else report.orphans).add(entry.size_bytes)

@@ -46,9 +46,10 @@ class Claims:
             (finding, *_) = error.findings
             yield AuditFinding(record=RESULTS, got=finding.value, expected=finding.expected)
 
-    def keys(self) -> Iterator[str]:
-        """Of the records that the results count on. ManifestError if they cannot be read."""
-        return (str(row["record"]) for rows in self._done_rows() for row in rows)
+    def names(self) -> Iterator[str]:
+        """Keys of the records and files that the results count on. ManifestError if they cannot be read."""
+        for rows in self._done_rows():
+            yield from (row[name] for row in rows for name in ("record", "mp4", "wav", "poster") if row[name])
 
     def _done_rows(self) -> Iterator[list[JsonDict]]:
         if self.results is None:
