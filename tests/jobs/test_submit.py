@@ -13,7 +13,9 @@ import yaml
 
 from jobs.cli import main
 from jobs.compose import compose_values
+from jobs.elsewhere import TYPED
 from jobs.in_cluster import job_exit_code
+from jobs.kuberay import start_cron_job
 from jobs.settings import run_settings
 from jobs.words import read_words
 from pipeline.kuberay.objects import COMMAND_VARIABLE
@@ -96,6 +98,23 @@ def test_without_cards(capsys: pytest.CaptureFixture[str]) -> None:
     made = printed(capsys, *PLACES, "cluster.device=cpu")
     assert [group["groupName"] for group in made["spec"]["rayClusterSpec"]["workerGroupSpecs"]] == ["cpu"]
     assert settings_there(made).cluster.device == "cpu"
+
+
+def test_a_nightly_is_a_cron_job_at_the_opening_of_its_window(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ["inbox=s3://studio/inbox", "output=s3://studio/films", "window=22:30-06:00", *DRY[1:], "parallel=tp4"]
+    words = ["manifest=s3://studio/inbox", "output=s3://studio/films", *DRY[1:], "parallel=tp4"]
+    values = compose_values("submit", read_words(words)) | {TYPED: typed}
+    assert start_cron_job(values, opens="22:30", timezone="Europe/Berlin") == 0
+    made = yaml.safe_load(capsys.readouterr().out)
+    assert problems(made) == []
+    assert (made["kind"], made["spec"]["schedule"], made["spec"]["timeZone"]) == (
+        "RayCronJob",
+        "30 22 * * *",
+        "Europe/Berlin",
+    )
+    words_there = words_of({"spec": made["spec"]["jobTemplate"]})
+    assert words_there[:4] == ["nightly", *typed[:3]]
+    assert not {"cluster=kuberay", "dry_run=true"} & set(words_there), "it would make cron jobs of cron jobs"
 
 
 @pytest.mark.parametrize(
