@@ -4,23 +4,53 @@ Their names are shared with no other attempt: what is left of one that died hurt
 """
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.errors import StoreError
 from pipeline.store import Store
 from pipeline.types import MediaFile
 
 CLIPS = "clips"
+log = logging.getLogger(__name__)
+KINDS = ("mp4", "wav", "jpg")
+
+
+def file_name(clip_id: str, attempt: str, kind: str) -> str:
+    """A delivered file's key below the output."""
+    return f"{CLIPS}/{clip_id}.{attempt}.{kind}"
 
 
 def upload(store: Store, files: Mapping[str, Path]) -> dict[str, MediaFile]:
-    """Local files by kind, named `<clip_id>.<attempt>.<kind>`. StoreError if what arrived is not what was sent."""
-    return {kind: _upload(store, path) for kind, path in files.items()}
+    """Local files by kind, named `<clip_id>.<attempt>.<kind>`. StoreError if what arrived is not what was sent.
+
+    Whatever an attempt that fails has put there is removed again, if storage lets us: a full disk gets no fuller.
+    """
+    uploaded: dict[str, MediaFile] = {}
+    try:
+        for kind, path in files.items():
+            uploaded[kind] = _upload(store, path)
+    except StoreError:
+        _remove(store, [_name(path) for path in files.values()])
+        raise
+    return uploaded
 
 
 def _upload(store: Store, path: Path) -> MediaFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    name = f"{CLIPS}/{path.name}"
-    store.put_file(name, path, sha256=digest)
-    return MediaFile(name=name, size_bytes=path.stat().st_size, sha256=digest)
+    store.put_file(_name(path), path, sha256=digest)
+    return MediaFile(name=_name(path), size_bytes=path.stat().st_size, sha256=digest)
+
+
+def _remove(store: Store, names: Sequence[str]) -> None:
+    try:
+        for name in names:
+            store.delete(name)
+    except StoreError as error:
+        log.warning("what this attempt had uploaded is left: %s", error)
+
+
+def _name(path: Path) -> str:
+    return f"{CLIPS}/{path.name}"

@@ -45,12 +45,12 @@ class S3Server:
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
 
-    def create_bucket(self) -> str:
-        """A new bucket's address."""
+    def create_bucket(self, name: str | None = None) -> str:
+        """A new bucket's address; without a name it gets one of its own."""
         import boto3  # here, because every test session loads this file and most need no S3
         from botocore.config import Config
 
-        name = f"test-{secrets.token_hex(6)}"
+        name = name or f"test-{secrets.token_hex(6)}"
         client = boto3.client(
             "s3",
             endpoint_url=self.endpoint_url,

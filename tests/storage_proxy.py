@@ -23,9 +23,9 @@ UPSTREAM_TIMEOUT_S = 60.0
 
 @dataclass(kw_only=True)
 class Fault:
-    """Happens to the next `times` requests of one method whose path and query hold `path`."""
+    """Happens to the next `times` requests of one method, or of any, whose path and query hold `path`."""
 
-    method: str
+    method: str = ""
     what: What | int  # a number: this HTTP status is the answer, and the server hears of nothing
     path: str = ""
     code: str = "Made"  # the <Code> of that answer
@@ -49,7 +49,7 @@ class StorageProxy:
             self.asked.append(f"{method} {path}")
             if self.notice:
                 self.notice(self.asked[-1])
-            found = next((f for f in self.faults if f.times and f.method == method and f.path in path), None)
+            found = next((f for f in self.faults if f.times and f.method in ("", method) and f.path in path), None)
             if found:
                 found.times -= 1
             return found

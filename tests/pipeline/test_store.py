@@ -285,3 +285,20 @@ def test_an_output_below_a_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="a file is where a folder should be"):
         open_store(str(tmp_path / "file")).put("records/a", b"x")
+
+
+def test_a_link_whose_answer_was_lost_is_known_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network's file system may link, lose the answer, try again and say that the name is taken."""
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    store = open_store(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", twice)
+        assert store.put("a", b"ours", create=True) is True
+    assert store.get("a") == b"ours"
+    assert store.put("a", b"later", create=True) is False
+    assert os.listdir(tmp_path) == ["a"]

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,20 +18,22 @@ from typing import Any
 
 import obstore
 
+from pipeline.errors import StoreError
 from pipeline.lease.acquiring import acquire
-from pipeline.lease.holder import Machine
+from pipeline.lease.holder import Machine, new_run_id
 from pipeline.lease.holding import Lease
 from pipeline.ledger import Ledger
 from pipeline.plan import make_plan
-from pipeline.probing import StoreMode
+from pipeline.probing import StoreMode, probe
 from pipeline.publication import upload
 from pipeline.recording import RunRecorder
-from pipeline.results import RunFacts
 from pipeline.settings import LeaseSettings
-from pipeline.store import Store, open_store
+from pipeline.store import StorageSettings, Store, open_store
+from pipeline.summary import ENVIRONMENT
 from pipeline.types import Clip, Finished, Probe
 from tests.clips import MEDIA
 from tests.manifests import read
+from tests.outputs import facts
 
 REQUESTS = ("get", "get_range", "head", "put", "list", "delete")  # obstore's, for folders too where they read
 DISK = ("mkdir", "fsync", "link", "replace", "unlink")
@@ -44,10 +47,11 @@ class Job:
 
     manifest: Path
     output: str
-    mode: StoreMode
     environment: Mapping[str, str]
     media: Mapping[str, Path]  # by kind: what a finisher has encoded
     probe: Probe
+    storage: StorageSettings
+    mode: StoreMode | None = None  # None: it is to find out
     cut: int | None = None  # the storage call, counted from 0, before which it dies
 
 
@@ -83,17 +87,24 @@ def _path(args: tuple[Any, ...]) -> str:
 
 
 def work(job: Job, said: Connection) -> None:
+    """What `render` would do: one line and its exit code where storage says no."""
     os.environ.update(job.environment)
     Steps(job, said)
-    store, facts = open_store(job.output), _facts(job)
-    with acquire(store, run_id=facts.run_id, mode=job.mode, settings=LeaseSettings(), machine=NOBODY_ELSE) as lease:
-        _run(job, store, facts=facts, lease=lease)
+    try:
+        store, run_id = open_store(job.output, job.storage), new_run_id(datetime.now(UTC))
+        mode = job.mode or probe(store)
+        with acquire(store, run_id=run_id, mode=mode, settings=LeaseSettings(), machine=NOBODY_ELSE) as lease:
+            _run(job, store, run_id=run_id, lease=lease)
+    except StoreError as error:
+        said.send(str(error))
+        sys.exit(ENVIRONMENT)
 
 
-def _run(job: Job, store: Store, *, facts: RunFacts, lease: Lease) -> None:
+def _run(job: Job, store: Store, *, run_id: str, lease: Lease) -> None:
     manifest = read(job.manifest)
-    plan = make_plan(manifest.index, Ledger(store).done_keys(), failed=(), retry_failed=True)
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=MEDIA, lease=lease)
+    plan = make_plan(manifest.index, Ledger(store).done_keys())
+    run_facts = facts(store, job.manifest, run_id=run_id)
+    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=run_facts, media=MEDIA, lease=lease)
     recorder.begin()
     for clip in manifest.load(plan.to_render):
         finished = _finish(job, store, clip)
@@ -110,15 +121,8 @@ def _finish(job: Job, store: Store, clip: Clip) -> Finished:
         return Finished(attempt=attempt, files=upload(store, files), probe=job.probe, seconds={"upload": 0.1})
 
 
-def _facts(job: Job) -> RunFacts:
-    return RunFacts(
-        run_id=secrets.token_hex(4),
-        manifest=str(job.manifest),
-        output=job.output,
-        model="small",
-        model_hash="m" * 16,
-        started_at=datetime.now(UTC),
-        ended_at=None,
-        settings={},
-        versions={},
-    )
+def work_on_upload(job: Job, said: Connection) -> None:
+    """One file alone."""
+    os.environ.update(job.environment)
+    upload(open_store(job.output, job.storage), {"wav": job.media["wav"]})
+    said.send("uploaded")

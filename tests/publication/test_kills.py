@@ -1,48 +1,23 @@
 """kill -9 between every two calls to storage of a run in turn: nobody ever sees a half clip, a rerun makes it whole."""
 
 import itertools
-import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
-from pipeline import probing
-from pipeline.media import probe_mp4
-from pipeline.store import Store, open_store
-from pipeline.verify import verify_output
-from tests import frames
-from tests.clips import make_clip
-from tests.manifests import write
-from tests.publication.child import Job, work
+from pipeline.probing import probe
+from pipeline.store import PART_BYTES, open_store
+from tests.publication.child import Job, work_on_upload
+from tests.publication.runs import TIMEOUT_S, assert_sound, assert_whole, records, run, start
+from tests.s3_server import S3Server
+from tests.storage_proxy import proxied
 
-PROCESSES = multiprocessing.get_context("forkserver")  # imports once, and forks from where no thread runs yet
-PROCESSES.set_forkserver_preload(["tests.publication.child"])
-TIMEOUT_S = 60.0
 LEAST_CALLS = 25
-NAMES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
-
-
-def run(job: Job) -> tuple[int | None, str]:
-    """The job in a process of its own, to its end: exit code, and the call before which it died."""
-    ours, theirs = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=work, args=(job, theirs))
-    process.start()
-    theirs.close()
-    process.join(TIMEOUT_S)
-    try:
-        return process.exitcode, ours.recv()
-    except EOFError:
-        return process.exitcode, ""
-
-
-@pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    shape = make_clip().shape
-    sound = frames.tone(shape)
-    return frames.encode(tmp_path_factory.mktemp("media"), frames.moving(shape), shape=shape, waveform=sound)
 
 
 @pytest.fixture(params=["disk", *(pytest.param(name, marks=pytest.mark.s3) for name in ("moto", "swift"))])
@@ -50,43 +25,62 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "disk" else str(request.getfixturevalue(f"{request.param}_s3"))
 
 
-@pytest.fixture
-def job(place: str, tmp_path: Path, media: dict[str, Path]) -> Job:
-    manifest = write(tmp_path, {"clip_id": ["one"], "prompt": ["a red ball"]})
-    environment = {name: os.environ[name] for name in NAMES if name in os.environ}
-    probe = probe_mp4(media["mp4"])
-    mode = probing.probe(open_store(f"{place}/probed"))
-    return Job(manifest=manifest, output=place, mode=mode, environment=environment, media=media, probe=probe)
-
-
-def recorded(store: Store) -> list[str]:
-    """The clips that have a record, each as often as it has one."""
-    return sorted(entry.key.removeprefix("records/").split(".")[0] for entry in store.list("records"))
-
-
-def assert_sound(store: Store) -> None:
-    """What holds at any moment: every record names files that are there as it says, and no clip has two records."""
-    clips = recorded(store)
-    assert not clips or verify_output(store) == []
-    assert len(clips) == len(set(clips))
-
-
 def test_a_run_may_be_killed_before_any_of_its_calls_to_storage(
-    job: Job, place: str, subtests: pytest.Subtests
+    place: str, job_at: Callable[[str], Job], subtests: pytest.Subtests
 ) -> None:
+    mode = probe(open_store(f"{place}/probed"))
     for cut in itertools.count():
-        each = replace(job, output=f"{place}/cut-{cut}", cut=cut)
-        store = open_store(each.output)
-        code, step = run(each)
+        job = replace(job_at(f"{place}/cut-{cut}"), mode=mode, cut=cut)
+        store = open_store(job.output)
+        code, call = run(job)
         if code == 0:
-            break  # it has no so many calls
-        with subtests.test(f"{cut}: killed before {step}"):
+            break  # it has no more calls than that
+        with subtests.test(f"{cut}: killed before {call}"):
             assert code == -signal.SIGKILL
             assert_sound(store)
-            before = [(entry.key, store.get(entry.key)) for entry in store.list("records")]
-            assert run(replace(each, cut=None)) == (0, "")
-            assert_sound(store)
-            assert recorded(store) == ["one"]
-            assert before in ([], [(entry.key, store.get(entry.key)) for entry in store.list("records")])
-            assert store.head("_SUCCESS.json")
+            before = records(store)
+            assert run(replace(job, cut=None)) == (0, "")
+            assert_whole(job)
+            assert records(store) == before or not before
     assert cut > LEAST_CALLS
+
+
+# The request that is the last thing it does, and whether the object is there then: None, it may.
+REQUESTS = {
+    "?uploads": False,
+    "partNumber=1": False,
+    "partNumber=2": False,
+    "uploadId": None,  # that ends the upload, whether or not its answer is heard
+    "HEAD": True,
+    "GET": True,
+}
+
+
+@pytest.mark.parametrize("last", REQUESTS)
+def test_an_upload_in_parts_that_is_killed_is_there_whole_or_not_at_all(
+    last: str,
+    moto_server: S3Server,
+    moto_s3: str,
+    job_at: Callable[[str], Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = tmp_path / "one.0badcafe.wav"
+    large.write_bytes(os.urandom(PART_BYTES + 1000))
+    store = open_store(moto_s3)  # past the proxy
+    pids: Queue[int] = Queue()
+
+    def notice(request: str) -> None:
+        if last in request and "clips/" in request and (last != "uploadId" or "POST" in request):
+            os.kill(pids.get(timeout=TIMEOUT_S), signal.SIGKILL)
+
+    with proxied(moto_server) as proxy:
+        proxy.notice = notice
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.server.endpoint_url)
+        process, _ = start(replace(job_at(moto_s3), media={"wav": large}), does=work_on_upload)
+        pids.put(process.pid or 0)
+        process.join(TIMEOUT_S)
+    assert process.exitcode == -signal.SIGKILL
+    size_bytes = store.head("clips/one.0badcafe.wav")
+    assert size_bytes in (None, large.stat().st_size)
+    assert REQUESTS[last] in (None, size_bytes is not None)
