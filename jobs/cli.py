@@ -95,6 +95,12 @@ def _submit(values: Values) -> int:
     return submit(values)
 
 
+def _nightly(values: Values) -> int:
+    from jobs.nightly import nightly
+
+    return nightly(values)
+
+
 def _export(values: Values) -> int:
     from jobs.export import export
 
@@ -122,6 +128,11 @@ COMMANDS = {
         summary="Starts a render on a cluster, where it goes on without this machine",
         run=_submit,
         examples={"manifest": "s3://bucket/manifest.parquet", "output": "s3://bucket/output"},
+    ),
+    "nightly": Command(
+        summary="Renders the manifests of an inbox inside a window of hours, night after night",
+        run=_nightly,
+        examples={"inbox": "s3://bucket/inbox", "output": "s3://bucket/output"},
     ),
     "export": Command(summary="Puts finished clips elsewhere under plain names, with an index", run=_export),
     "train": Command(summary="Trains the small model that comes with it (foal)", run=_train, positional=("name",)),

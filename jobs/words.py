@@ -17,9 +17,10 @@ from pipeline.redact import address_problem
 
 # Taken verbatim, everything after the first `=`: these hold file names, addresses and words of people.
 TEXT_KEYS = frozenset(
-    "manifest output inbox to where reason clip weights address a b path only name findings tokenizer out".split()
+    "manifest output inbox to where reason clip weights address a b path only name findings tokenizer out "
+    "webhook hook".split()
 )
-WORDS_OF_PEOPLE = frozenset("where reason clip only name".split())  # the others are addresses
+WORDS_OF_PEOPLE = frozenset("where reason clip only name hook".split())  # the others are addresses
 
 
 @dataclass(frozen=True, kw_only=True)

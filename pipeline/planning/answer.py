@@ -4,7 +4,7 @@ Nothing is written and nothing is started.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.images.access import ImageAccess
 from pipeline.ledger import Ledger, model_hash
 from pipeline.manifest.hashing import settings_hasher
-from pipeline.manifest.reading import read_manifest
+from pipeline.manifest.reading import Manifest, read_manifest
 from pipeline.manifest.rows import Rules
 from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.manifest.sources import find_files
@@ -55,6 +55,8 @@ class PlanSettings:
 class RunPlan:
     """What is to be done, and how long it will take. `notes`: what was taken for granted."""
 
+    manifest: Manifest
+    plan: Plan
     planned: PlannedClips
     given_up: int
     model_hash: str | None
@@ -62,16 +64,21 @@ class RunPlan:
     notes: tuple[str, ...]
 
 
-def read_plan(settings: PlanSettings) -> RunPlan:
-    """ManifestError with all findings, as `render`; ConfigError or WeightsError for what does not go together."""
+def read_plan(settings: PlanSettings, *, elsewhere: Sequence[RunHistory] = ()) -> RunPlan:
+    """ManifestError with all findings, as `render`; ConfigError or WeightsError for what does not go together.
+
+    `elsewhere`: runs into other outputs, whose times count as well.
+    """
     check_target(settings.model, settings.target)
     find_files(
         settings.manifest, storage=settings.storage
     )  # a wrong name is said before what the output's storage says
     reader = _weights(settings)
     store = open_store(settings.output, settings.storage) if settings.output is not None else None
-    history = [run for run in read_history(store) if run.model == settings.model.name] if store else []
-    hashed, notes = _model_hash(settings, reader, history)
+    own = read_history(store) if store else []
+    known = {run.run_id: run for run in (*elsewhere, *own) if run.model == settings.model.name}
+    history = [known[run_id] for run_id in sorted(known, reverse=True)]  # newest first
+    hashed, notes = _model_hash(settings, reader, [run for run in history if run in own])
     count_tokens, is_exact = _token_counter(settings, reader)
     if not is_exact:
         most = settings.model.text_max_tokens
@@ -108,6 +115,8 @@ def read_plan(settings: PlanSettings) -> RunPlan:
     )
     same = [run for run in history if hashed is None or run.model_hash == hashed]
     return RunPlan(
+        manifest=manifest,
+        plan=plan,
         planned=planned,
         given_up=len(plan.given_up),
         model_hash=hashed,
