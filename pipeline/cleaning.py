@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from pipeline.audit.claims import Claims, fetched_claims
-from pipeline.audit.leavings import KINDS, folder_of, listed_files, look_at_lease, orphans, own_names, unfinished
+from pipeline.audit.leavings import folder_of, listed_files, look_at_lease, orphans, own_names, unfinished
 from pipeline.audit.rows import Rows
 from pipeline.durable import TEMPORARY
 from pipeline.errors import ConfigError, LeaseHeld
@@ -24,7 +24,7 @@ from pipeline.lease.holder import Machine, new_run_id
 from pipeline.lease.holding import Lease
 from pipeline.ledger import NUM_READERS, ClipRecord, Ledger
 from pipeline.probing import probe
-from pipeline.publication import CLIPS
+from pipeline.publication import CLIPS, KINDS
 from pipeline.results import RUN
 from pipeline.settings import LeaseSettings
 from pipeline.side_by_side import side_by_side

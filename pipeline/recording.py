@@ -7,7 +7,7 @@ Results are written in the background while the run lasts, so that no group wait
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,8 +17,9 @@ from pipeline.lease.holding import Lease
 from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
 from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import RESULTS
+from pipeline.outcomes import Outcomes, delivery_of
 from pipeline.plan import Plan
-from pipeline.results import Outcome, RunFacts, write_results, write_run
+from pipeline.results import RunFacts, write_results, write_run
 from pipeline.store import Store
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings
 
@@ -53,7 +54,7 @@ class RunRecorder:
         self.store, self.manifest, self.plan, self.facts = store, manifest, plan, facts
         self.media, self.lease = media, lease
         self.ledger = Ledger(store)
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes = Outcomes(manifest.index)
         self._clock = clock
         self._written_at = clock()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
@@ -64,13 +65,12 @@ class RunRecorder:
 
         The first results are written here: an output that takes none is found before anything is started.
         """
-        index = self.manifest.index
-        done = {index.clip_id(n): record_key(index.clip_id(n), index.settings_hash(n)) for n in self.plan.done.tolist()}
-        for clip_id, record in zip(done, self.ledger.read_records(done.values()), strict=True):
-            self.outcomes[clip_id] = Outcome(state="SUCCEEDED", record=record)
+        index, done = self.manifest.index, self.plan.done.tolist()
+        keys = (record_key(index.clip_id(position), index.settings_hash(position)) for position in done)
+        for position, record in zip(done, self.ledger.read_records(keys), strict=True):
+            self.outcomes.succeed(position, delivery_of(record))
         for position in self.plan.given_up.tolist():
-            reason = "gave up in an earlier run (retry.failed=true tries again)"
-            self.outcomes[index.clip_id(position)] = Outcome(state="FAILED", error=reason)
+            self.outcomes.fail(position, "gave up in an earlier run (retry.failed=true tries again)")
         if len(self.plan.to_render) or len(self.plan.given_up):
             self.lease.check()
             self.store.delete(SUCCESS_KEY)
@@ -95,11 +95,11 @@ class RunRecorder:
         if not self.ledger.record(record):
             log.warning("clip %s was recorded by somebody else; attempt %s is void", clip.clip_id, finished.attempt)
             record = self.ledger.read_record(record.key)
-        self.outcomes[clip.clip_id] = Outcome(state="SUCCEEDED", record=record)
+        self.outcomes.succeed(self.manifest.index.position(clip.row), delivery_of(record))
 
     def fail(self, clip: Clip, *, failures: Sequence[ClipFailure]) -> None:
         newest = failures[-1]
-        self.outcomes[clip.clip_id] = Outcome(state="FAILED", error=f"{newest.stage}: {newest.message}")
+        self.outcomes.fail(self.manifest.index.position(clip.row), f"{newest.stage}: {newest.message}")
         hashed = self.manifest.settings_hash(clip)
         self.lease.check()
         self.ledger.fail(clip.clip_id, settings_hash=hashed, failures=failures, row=self.manifest.row(clip))
@@ -115,8 +115,7 @@ class RunRecorder:
             return
         self._written_at = self._clock()
         self.flush()
-        outcomes = {clip_id: Outcome(state="RUNNING") for clip_id in in_flight} | self.outcomes
-        self._writing = self._writer.submit(self._write, outcomes, self.facts)
+        self._writing = self._writer.submit(self._write, self.outcomes.snapshot(in_flight), self.facts)
 
     def close(self) -> None:
         """The last results, and the mark of success when every row has a record."""
@@ -124,17 +123,17 @@ class RunRecorder:
         self._writer.shutdown()
         ended = datetime.now(UTC)
         self._write(self.outcomes, replace(self.facts, ended_at=ended))
-        if sum(outcome.state == "SUCCEEDED" for outcome in self.outcomes.values()) == len(self.manifest):
+        if self.outcomes.counts()["SUCCEEDED"] == len(self.manifest):
             values = {"run_id": self.facts.run_id, "num_clips": len(self.manifest), "at": ended.isoformat()}
             selection = self.manifest.selection.values
             values |= {"selection": selection} if selection else {}
             self.lease.check()
             self.store.put(SUCCESS_KEY, json.dumps(values, ensure_ascii=False, indent=1).encode() + b"\n")
 
-    def _write(self, outcomes: Mapping[str, Outcome], facts: RunFacts) -> None:
+    def _write(self, outcomes: Outcomes, facts: RunFacts) -> None:
         self.lease.check()
         write_results(self.store, self.manifest, outcomes)
-        write_run(self.store, facts, num_clips=len(self.manifest), outcomes=outcomes)
+        write_run(self.store, facts, outcomes)
 
     def flush(self) -> None:
         """Waits for results that are being written. That they could not be is a warning: the next ones may be."""

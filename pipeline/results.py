@@ -7,24 +7,27 @@ columns (it is the results of an earlier run). The prefix in use is in the schem
 import itertools
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger import ClipRecord
+from pipeline.ledger import record_key
 from pipeline.manifest.index import RowIndex
 from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import PREFIX_KEY, RESULTS
+from pipeline.outcomes import Outcomes
+from pipeline.publication import file_name
 from pipeline.store import Store
-from pipeline.types import JsonDict, State
+from pipeline.types import JsonDict
 
 RUN = "run.json"
+FILES = {"mp4": "mp4", "wav": "wav", "poster": "jpg"}  # column -> kind of file
 
 # Ours, in this order.
 FIELDS: tuple[pa.Field, ...] = (
@@ -49,22 +52,6 @@ FIELDS: tuple[pa.Field, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """Where one clip stands: a record if it succeeded, a reason if it failed."""
-
-    state: State
-    record: ClipRecord | None = None
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.state == "SUCCEEDED") != (self.record is not None):
-            raise ValueError(f"state {self.state} with{'out' if self.record is None else ''} a record")
-
-
-PENDING = Outcome(state="PENDING")
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What `run.json` says beyond the clips' states."""
 
@@ -79,8 +66,8 @@ class RunFacts:
     versions: Mapping[str, str]
 
 
-def results_batches(manifest: Manifest, outcomes: Mapping[str, Outcome]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The manifest's rows with our columns behind their own; clips without an outcome are PENDING."""
+def results_batches(manifest: Manifest, outcomes: Outcomes) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The manifest's rows with our columns behind their own."""
     theirs = manifest.source.schema
     prefix = free_prefix(theirs.names)
     metadata = {**(theirs.metadata or {}), PREFIX_KEY: prefix.encode()}
@@ -100,7 +87,7 @@ def free_prefix(columns: Sequence[str]) -> str:
     raise AssertionError("numbers do not end")
 
 
-def write_results(store: Store, manifest: Manifest, outcomes: Mapping[str, Outcome]) -> None:
+def write_results(store: Store, manifest: Manifest, outcomes: Outcomes) -> None:
     """Streamed from the manifest's files again, through a temporary file. StoreError if those have changed."""
     schema, batches = results_batches(manifest, outcomes)
     with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
@@ -111,19 +98,16 @@ def write_results(store: Store, manifest: Manifest, outcomes: Mapping[str, Outco
         store.put_file(RESULTS, file)
 
 
-def write_run(store: Store, facts: RunFacts, *, num_clips: int, outcomes: Mapping[str, Outcome]) -> None:
+def write_run(store: Store, facts: RunFacts, outcomes: Outcomes) -> None:
     """Counts by state (all five, zeros too) and every failed clip with its reason."""
-    states = Counter(outcome.state for outcome in outcomes.values())
-    states["PENDING"] += num_clips - len(outcomes)
-    failures = {clip_id: outcome.error for clip_id, outcome in outcomes.items() if outcome.state == "FAILED"}
     values = {
         **asdict(facts),
         "started_at": _utc(facts.started_at),
         "ended_at": _utc(facts.ended_at),
         "written_at": _utc(datetime.now(UTC)),
-        "num_clips": num_clips,
-        "states": {state: states[state] for state in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED")},
-        "failures": failures,
+        "num_clips": len(outcomes),
+        "states": outcomes.counts(),
+        "failures": outcomes.failures(),
     }
     store.put(RUN, json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")
 
@@ -139,35 +123,36 @@ def read_run(store: Store) -> JsonDict | None:
     return values if isinstance(values, dict) else None
 
 
-def _columns(index: RowIndex, positions: range, outcomes: Mapping[str, Outcome]) -> list[pa.Array]:
-    rows = [_row(index, position, outcomes) for position in positions]
-    return [pa.array([row[own.name] for row in rows], own.type) for own in FIELDS]
-
-
-def _row(index: RowIndex, position: int, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    clip_id, size = index.clip_id(position), index.sizes[index.size_codes[position]]
-    outcome = outcomes.get(clip_id, PENDING)
-    record = outcome.record
-    names = {kind: file.name for kind, file in record.finished.files.items()} if record else {}
-    return {
-        "clip_id": clip_id,
-        "state": outcome.state,
-        "error": outcome.error,
-        "mp4": names.get("mp4"),
-        "wav": names.get("wav"),
-        "poster": names.get("jpg"),
-        "record": record.key if record else None,
-        "seed": int(index.seeds[position]),
-        "resolution": size.resolution,
-        "ratio": size.ratio,
-        "duration": size.duration_s,
-        "width": size.shape.width,
-        "height": size.shape.height,
-        "num_frames": size.shape.num_frames,
-        "attempt": record.finished.attempt if record else None,
-        "num_attempts": record.num_attempts if record else None,
-        "seconds": dict(record.seconds) if record else None,
+def _columns(index: RowIndex, positions: range, outcomes: Outcomes) -> list[pa.Array]:
+    """One for each of FIELDS."""
+    at = slice(positions.start, positions.stop)
+    ids, attempts, done = index.ids[at].to_pylist(), outcomes.attempts(at), outcomes.is_done(at)
+    hashes = (f"{number:016x}" for number in index.hashes[at].tolist())
+    codes, sizes = pa.array(index.size_codes[at]), index.sizes
+    columns: dict[str, Any] = {
+        "clip_id": ids,
+        "state": outcomes.states(at),
+        "error": outcomes.errors(positions),
+        **{name: _names(ids, attempts, kind, outcomes.has(kind, at)) for name, kind in FILES.items()},
+        "record": [record_key(*key) if is_done else None for *key, is_done in zip(ids, hashes, done, strict=True)],
+        "seed": pa.array(index.seeds[at], pa.int64()),
+        "resolution": pa.array([size.resolution for size in sizes], pa.string()).take(codes),
+        "ratio": pa.array([size.ratio for size in sizes], pa.string()).take(codes),
+        "duration": pa.array([size.duration_s for size in sizes], pa.int64()).take(codes),
+        "width": pa.array([size.shape.width for size in sizes], pa.int64()).take(codes),
+        "height": pa.array([size.shape.height for size in sizes], pa.int64()).take(codes),
+        "num_frames": pa.array([size.shape.num_frames for size in sizes], pa.int64()).take(codes),
+        "attempt": [attempt or None for attempt in attempts],
+        "num_attempts": outcomes.num_attempts(at),
+        "seconds": outcomes.seconds(at),
     }
+    given = ((columns[own.name], own.type) for own in FIELDS)
+    return [each.cast(kind) if isinstance(each, pa.Array) else pa.array(each, kind) for each, kind in given]
+
+
+def _names(ids: Sequence[str], attempts: Sequence[str], kind: str, has: np.ndarray) -> list[str | None]:
+    files = zip(ids, attempts, has.tolist(), strict=True)
+    return [file_name(clip_id, attempt, kind) if is_there else None for clip_id, attempt, is_there in files]
 
 
 def _utc(moment: datetime | None) -> str | None:

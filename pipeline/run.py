@@ -246,8 +246,7 @@ def _summary(
     *,
     seconds: float,
 ) -> RunSummary:
-    outcomes = recorder.outcomes.items()
-    failed = {clip_id: each.error or "" for clip_id, each in outcomes if each.state == "FAILED"}
+    failed = recorder.outcomes.failures()
     num_rendered = outcome.board.count(Place.SUCCEEDED) if outcome else 0
     num_pending = len(plan.to_render) - num_rendered - (outcome.board.count(Place.FAILED) if outcome else 0)
     exit_code = SOME_FAILED if failed else SUCCESS

@@ -1,9 +1,12 @@
 """Clips, records and media settings for tests, each by one call with only what matters in it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from model.shapes import clip_shape
 from pipeline.ledger import ClipRecord, deciding_values
+from pipeline.manifest.index import RowIndex
+from pipeline.outcomes import Outcomes, delivery_of
 from pipeline.types import Clip, Finished, MediaFile, MediaSettings, Probe
 from tests.models import small_model
 
@@ -58,3 +61,15 @@ def make_record(clip: Clip, *, attempt: str = "0a1b2c3d", settings_hash: str = "
         "row": {"prompt": clip.prompt},
     }
     return ClipRecord(**{**values, **changes})
+
+
+def outcomes_of(index: RowIndex, told: Mapping[str, ClipRecord | str]) -> Outcomes:
+    """By clip id: the record of a clip that has succeeded, or why it failed."""
+    outcomes = Outcomes(index)
+    for position, clip_id in enumerate(index.ids.to_pylist()):
+        match told.get(clip_id):
+            case ClipRecord() as record:
+                outcomes.succeed(position, delivery_of(record))
+            case str() as error:
+                outcomes.fail(position, error)
+    return outcomes

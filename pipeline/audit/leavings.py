@@ -12,10 +12,9 @@ from pipeline.keyset import KeySet
 from pipeline.lease.claims import CLAIM, LEASE, first_claim, is_released, last_sign
 from pipeline.lease.holder import is_gone
 from pipeline.ledger import ClipRecord
-from pipeline.publication import CLIPS
+from pipeline.publication import CLIPS, KINDS, file_name
 from pipeline.store import Entry, Store
 
-KINDS = ("mp4", "wav", "jpg")
 CHUNK = 4096  # keys
 PATIENCE = 2  # so many times its length a lease is thought to live, for clocks may differ
 Item = TypeVar("Item")
@@ -29,11 +28,7 @@ def listed_files(store: Store) -> KeySet:
 def own_names(record: ClipRecord) -> list[str]:
     """Of a record's files, those that it names and those that it should."""
     given = [file.name for file in record.finished.files.values()]
-    return [*given, *(file_name(record, kind) for kind in KINDS)]
-
-
-def file_name(record: ClipRecord, kind: str) -> str:
-    return f"{CLIPS}/{record.clip_id}.{record.finished.attempt}.{kind}"
+    return [*given, *(file_name(record.clip_id, record.finished.attempt, kind) for kind in KINDS)]
 
 
 def orphans(store: Store, *, listed: KeySet, named: KeySet) -> Iterator[Entry]:

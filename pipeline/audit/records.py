@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.audit.finding import AuditFinding
-from pipeline.audit.leavings import KINDS, file_name
 from pipeline.audit.media import check_media, recorded_shape
 from pipeline.errors import StoreError
 from pipeline.ledger import ClipRecord, Ledger, NotARecord, values_hash
+from pipeline.publication import KINDS, file_name
 from pipeline.side_by_side import side_by_side
 from pipeline.store import Store
 from pipeline.types import MediaFile
@@ -90,7 +90,7 @@ def _check_files(store: Store, key: str, record: ClipRecord) -> Iterator[AuditFi
         yield AuditFinding(record=key, got=f"settings without a shape ({error})", expected="one")
         return
     for kind, file in sorted(record.finished.files.items()):
-        own = file_name(record, kind)
+        own = file_name(record.clip_id, record.finished.attempt, kind)
         if file.name != own:
             yield AuditFinding(record=key, file=str(file.name), got="a file that is not its own", expected=own)
         elif kind in KINDS:

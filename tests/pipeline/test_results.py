@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.ledger import ClipRecord, record_key
 from pipeline.manifest.index import index_of
 from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import open_source
-from pipeline.results import Outcome, RunFacts, free_prefix, write_results, write_run
+from pipeline.results import RunFacts, free_prefix, write_results, write_run
 from pipeline.store import open_store
-from pipeline.types import Clip
-from tests.clips import make_clip, make_record
+from tests.clips import make_clip, make_record, outcomes_of
 from tests.manifests import HASH_CLIP, RULES, STORAGE, read, write
 
 FACTS = RunFacts(
@@ -45,14 +44,10 @@ def manifest_of(folder: Path, table: pa.Table) -> Manifest:
     )
 
 
-def written(folder: Path, manifest: Manifest, outcomes: dict[str, Outcome]) -> pa.Table:
+def written(folder: Path, manifest: Manifest, told: dict[str, ClipRecord | str]) -> pa.Table:
     store = open_store(str(folder / "out"))
-    write_results(store, manifest, outcomes)
+    write_results(store, manifest, outcomes_of(manifest.index, told))
     return pq.read_table(pa.BufferReader(store.get("results.parquet")))
-
-
-def succeeded(clip: Clip, **changes: Any) -> Outcome:
-    return Outcome(state="SUCCEEDED", record=make_record(clip, **changes))
 
 
 def test_each_row_says_how_its_clip_stands(tmp_path: Path) -> None:
@@ -65,21 +60,22 @@ def test_each_row_says_how_its_clip_stands(tmp_path: Path) -> None:
     }
     manifest = read(write(tmp_path, columns))
     clips = {clip.clip_id: clip for clip in manifest.clips}
-    outcomes = {
-        "s": succeeded(clips["s"], num_attempts=2),
-        "f": Outcome(state="FAILED", error="EncodeError: no"),
-        "m": succeeded(clips["m"]),
+    told: dict[str, ClipRecord | str] = {
+        "s": make_record(clips["s"], num_attempts=2),
+        "f": "EncodeError: no",
+        "m": make_record(clips["m"]),
     }
-    rows = written(tmp_path, manifest, outcomes).to_pylist()
+    rows = written(tmp_path, manifest, told).to_pylist()
     assert [row["render_state"] for row in rows] == ["SUCCEEDED", "FAILED", "PENDING", "SUCCEEDED"]
     assert [row["case"] for row in rows] == columns["case"]
     done, failed, pending, mute = rows
     assert done["render_mp4"] == "clips/s.0a1b2c3d.mp4"
     assert done["render_wav"] == "clips/s.0a1b2c3d.wav"
     assert done["render_poster"] == "clips/s.0a1b2c3d.jpg"
-    assert done["render_record"] == f"records/s.{'f' * 16}.json"
+    assert done["render_record"] == record_key("s", manifest.index.settings_hash(0))
     assert (done["render_attempt"], done["render_num_attempts"]) == ("0a1b2c3d", 2)
-    assert dict(done["render_seconds"])["render"] == 2.5
+    assert dict(done["render_seconds"]) == {"encode": 0.1, "render": 2.5, "decode": 0.3, "upload": 0.2}
+    assert failed["render_seconds"] is None
     assert (done["render_width"], done["render_height"], done["render_num_frames"]) == (80, 46, 36)
     assert (failed["render_error"], failed["render_mp4"], failed["seed"]) == ("EncodeError: no", None, None)
     assert failed["render_seed"] == clips["f"].seed, "the seed that was derived"
@@ -140,12 +136,9 @@ def test_prompts_and_notes_come_back_letter_for_letter(
 def test_the_summary_counts_and_names_what_failed(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     clips = [make_clip(name) for name in "abcd"]
-    outcomes = {
-        "a": succeeded(clips[0]),
-        "b": Outcome(state="FAILED", error="GroupLost: 坏 three times"),
-        "c": Outcome(state="RUNNING"),
-    }
-    write_run(store, FACTS, num_clips=len(clips), outcomes=outcomes)
+    index = index_of(clips, ["0" * 16] * len(clips))
+    outcomes = outcomes_of(index, {"a": make_record(clips[0]), "b": "GroupLost: 坏 three times"})
+    write_run(store, FACTS, outcomes.snapshot(["c", "a"]))
     run = json.loads(store.get("run.json"))
     assert run["states"] == {"PENDING": 1, "RUNNING": 1, "SUCCEEDED": 1, "FAILED": 1, "CANCELED": 0}
     assert run["failures"] == {"b": "GroupLost: 坏 three times"}
@@ -159,12 +152,5 @@ def test_the_summary_counts_and_names_what_failed(tmp_path: Path) -> None:
 def test_both_are_rewritten_whole(tmp_path: Path) -> None:
     manifest = read(write(tmp_path, {"prompt": ["a"], "clip_id": ["a"]}))
     assert written(tmp_path, manifest, {})["render_state"].to_pylist() == ["PENDING"]
-    again = written(tmp_path, manifest, {"a": succeeded(manifest.clips[0])})
+    again = written(tmp_path, manifest, {"a": make_record(manifest.clips[0])})
     assert again["render_state"].to_pylist() == ["SUCCEEDED"]
-
-
-@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED"])
-def test_success_and_a_record_go_together(state: Any) -> None:
-    record = make_record(make_clip()) if state == "FAILED" else None
-    with pytest.raises(ValueError, match=f"state {state} with"):
-        Outcome(state=state, record=record)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.ledger import ClipRecord, Ledger
-from pipeline.results import Outcome, write_results
+from pipeline.results import write_results
 from pipeline.store import Store
 from pipeline.types import Clip, MediaFile
-from tests.clips import make_record
+from tests.clips import make_record, outcomes_of
 from tests.manifests import read, write
 
 
@@ -33,8 +33,9 @@ def deliver(store: Store, clip: Clip, *, say: str = "", **changes: Any) -> ClipR
 def rendered(store: Store, folder: Path, columns: dict[str, Any], *, unfinished: tuple[str, ...] = ()) -> None:
     """An output as a run leaves it, of a manifest with these columns, all clips done but some."""
     manifest = read(write(folder, columns))
-    outcomes = {}
-    for clip in manifest.clips:
-        if clip.clip_id not in unfinished:
-            outcomes[clip.clip_id] = Outcome(state="SUCCEEDED", record=deliver(store, clip))
-    write_results(store, manifest, outcomes)
+    records = {
+        clip.clip_id: deliver(store, clip, settings_hash=manifest.settings_hash(clip))
+        for clip in manifest.clips
+        if clip.clip_id not in unfinished
+    }
+    write_results(store, manifest, outcomes_of(manifest.index, records))

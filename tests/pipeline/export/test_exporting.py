@@ -221,13 +221,19 @@ def test_sizes_alone_are_looked_at_when_asked(output: Store, tmp_path: Path) -> 
     assert export(output, target, check="size").findings == ()
 
 
+def record_of(store: Store, clip_id: str) -> str:
+    """The key of a clip's only record."""
+    (key,) = [each.key for each in store.list("records") if each.key.startswith(f"records/{clip_id}.")]
+    return key
+
+
 MP4 = "clips/b.0a1b2c3d.mp4"
 DAMAGE: dict[str, tuple[Callable[[Store], object], str]] = {
     "gone": (lambda store: store.delete(MP4), "got no such file"),
     "cut": (lambda store: store.put(MP4, b"x"), "got 1 bytes, expected"),
     "altered": (lambda store: other_bytes(store, MP4), "got sha256"),
-    "no record": (lambda store: store.delete(f"records/b.{'f' * 16}.json"), "got no such record"),
-    "bad record": (lambda store: store.put(f"records/b.{'f' * 16}.json", b"{"), "is not a record"),
+    "no record": (lambda store: store.delete(record_of(store, "b")), "got no such record"),
+    "bad record": (lambda store: store.put(record_of(store, "b"), b"{"), "is not a record"),
 }
 
 
