@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from pathlib import Path
 from urllib.parse import quote
 
 from pipeline.errors import ConfigError, Finding, ManifestError, StoreError
@@ -45,14 +44,18 @@ def check_places(inbox: Store, output: Store) -> None:
     for one, other in ((inbox, output), (output, inbox)):
         if f"{_real(one)}/".startswith(f"{_real(other)}/"):
             raise ConfigError(f"{one.uri} lies in {other.uri}, expected an inbox and an output beside one another")
-    if "://" not in inbox.uri and not Path(inbox.uri).is_dir():
-        raise ConfigError(f"inbox: {inbox.uri} is not there or is no folder")
-    _check_listable(inbox)
+    error = _listing_error(inbox)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise ConfigError(f"inbox: {inbox.uri} is not there or is no folder") from error
+    if error is not None:
+        raise StoreError(f"cannot list {inbox.uri}: {explain(error)}") from error
 
 
 def find_manifests(inbox: Store) -> list[Found]:
     """In order of their names. Those that would share an output all have a problem: none of them is first."""
-    _check_listable(inbox)
+    error = _listing_error(inbox)
+    if error is not None:
+        raise StoreError(f"cannot list {inbox.uri}: {explain(error)}") from error
     entries = [each for each in inbox.list() if is_manifest(each.key)]
     by_output: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -100,14 +103,15 @@ def problem_of(found: Found) -> ManifestError:
     return ManifestError(found.address, [Finding(-1, "", found.problem, "a name that no other manifest has")])
 
 
-def _check_listable(inbox: Store) -> None:
-    """A listing of a folder that is gone would only be empty."""
+def _listing_error(inbox: Store) -> OSError | None:
+    """Why a folder cannot be listed. A listing of one that is gone would only be empty."""
     if "://" in inbox.uri:
-        return
+        return None
     try:
         os.listdir(inbox.uri)
     except OSError as error:
-        raise StoreError(f"cannot list {inbox.uri}: {explain(error)}") from error
+        return error
+    return None
 
 
 def _name(entry: Entry) -> str:

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
+from pipeline.errors import StoreError
 from pipeline.nightly.renderer import Rendered
 from pipeline.nightly.windows import Night
 from pipeline.store import Store
@@ -67,11 +68,18 @@ class Journal:
     def _entries(self, night: str, now: datetime) -> dict[str, Entry]:
         if night not in self._read:
             keys = [each.key for each in self._store.list(f"{WORK}/{night}")]
-            self._read = {night: {key: Entry(**json.loads(self._store.get(key))) for key in keys}}
+            self._read = {night: {key: self._entry(key) for key in keys}}
             for entry in [each for each in self._read[night].values() if each.ended_at is None]:
                 last = min(now, datetime.fromisoformat(entry.must_end_by))
                 self._write(replace(entry, ended_at=last.isoformat()), now)
         return self._read[night]
+
+    def _entry(self, key: str) -> Entry:
+        data = self._store.get(key)
+        try:
+            return Entry(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self._store.where(key)} is no entry of a night: {error}. Delete it") from error
 
     def _write(self, entry: Entry, now: datetime) -> None:
         stamp = datetime.fromisoformat(entry.started_at)

@@ -65,7 +65,6 @@ class Nightly:
             wait_s = self._step()
             while wait_s is not None and not self.is_interrupted:
                 self.clock.sleep(wait_s)
-                self.check_lease()
                 wait_s = self._step_whatever_storage_does()
             self.outbox.flush()
         finally:
@@ -80,6 +79,7 @@ class Nightly:
     def _step_whatever_storage_does(self) -> float | None:
         """One that runs for ever outlives a storage that is away for an hour."""
         try:
+            self.check_lease()
             return self._step()
         except StoreError as error:
             if not self.settings.forever or isinstance(error, LeaseLost):

@@ -43,16 +43,17 @@ class ManifestRenderer:
         self._history: list[RunHistory] | None = None
 
     def look(self, found: Found, /) -> Look:
-        if self._history is None:
-            self._history = read_history(self._notes)
-        plan_settings = self._plan_settings(found)
         try:
-            return _look(read_plan(plan_settings, elsewhere=self._history), found, self._ranks)
+            return _look(self.plan(found), found, self._ranks)
         except ManifestError as error:
             if error.more:  # not all are in the error: once more, with the file that gets every one
-                findings = f"{self._settings.output}/{REJECTED}/{found.name}/{TABLE}"
-                read_plan(replace(plan_settings, findings=findings))
+                self.plan(found, findings=f"{self._settings.output}/{REJECTED}/{found.name}/{TABLE}")
             raise
+
+    def plan(self, found: Found, *, findings: str | None = None) -> RunPlan:
+        if self._history is None:
+            self._history = read_history(self._notes)
+        return read_plan(replace(self._plan_settings(found), findings=findings), elsewhere=self._history)
 
     def render(self, found: Found, /, *, stop: StopSignal, observe: Callable[[Snapshot], None]) -> Rendered:
         settings = replace(self._settings.render, manifest=found.address, output=self._output(found))

@@ -184,6 +184,29 @@ def test_for_ever_outlives_an_inbox_that_is_away(tmp_path: Path, monkeypatch: py
     assert next(looks, "all were looked at") == "all were looked at"
 
 
+def test_for_ever_outlives_a_lease_that_cannot_be_renewed_yet(tmp_path: Path) -> None:
+    place = studio(tmp_path, at=EVENING, forever=True)
+    nightly, checks = place.nightly(), iter([None, StoreError("no route"), None])
+
+    def check() -> None:
+        if error := next(checks, None):
+            raise error
+
+    nightly.check_lease = check
+    place.clock.until = utc("2026-11-21T21:10")
+    with pytest.raises(KeyboardInterrupt):
+        nightly.run()
+
+
+def test_a_damaged_note_is_named(tmp_path: Path) -> None:
+    place = studio(tmp_path, at=EVENING)
+    note = tmp_path / "output" / "_nightly" / "work" / "2026-11-21" / "x.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("{}")
+    with pytest.raises(StoreError, match=r"x\.json is no entry of a night"):
+        place.run()
+
+
 def test_an_inbox_that_cannot_be_listed_ends_one_night_at_once(tmp_path: Path) -> None:
     place = studio(tmp_path, at=EVENING)
     nightly = place.nightly()
