@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.weights.checkpoint import DAMAGED
+
 log = logging.getLogger(__name__)
 
 
@@ -149,7 +151,7 @@ def _peek(path: Path) -> dict[str, Any]:
     """A saved training without reading its tensors. Raises ValueError where it is none."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:  # a damaged pickle makes its reader raise anything
+    except DAMAGED as error:
         raise ValueError(f"{path} holds no training that can go on: {error}") from error
     return state
 

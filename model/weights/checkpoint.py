@@ -1,5 +1,7 @@
 """Files that `torch.save` wrote: tensors are taken from them, code in them is never run."""
 
+import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,20 @@ from torch import Tensor
 from model.weights.reader import WeightReader, WeightsMismatch, local_copy
 
 AVERAGED = "ema_state_dict"  # where training runs leave the weights that are meant to be used
+DAMAGED = (  # what torch.load raises for files that it cannot read; a damaged pickle leads anywhere, into assertions too
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def read_checkpoint(reader: WeightReader, name: str) -> dict[str, Tensor]:
@@ -23,9 +39,7 @@ def read_checkpoint(reader: WeightReader, name: str) -> dict[str, Tensor]:
             raise WeightsMismatch(f"{name} is truncated, or not a file that torch.save wrote")
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except OSError:
-            raise
-        except Exception as error:  # a damaged pickle makes its reader raise anything, assertions too
+        except DAMAGED as error:
             raise WeightsMismatch(f"{name} is refused, nothing in it was run: {_reason(error)}") from error
     state = saved.get(AVERAGED, saved) if isinstance(saved, Mapping) else None
     if not isinstance(state, Mapping) or not all(
