@@ -22,7 +22,8 @@ def acquire(store: Store, *, run_id: str, mode: StoreMode, settings: LeaseSettin
 
     LeaseHeld if that is renewed meanwhile (and `wait_s` are over). Renewing begins when it is entered as a context.
     """
-    terms = Terms(holder=this_process(run_id), mode=mode, settings=settings, machine=machine)
+    holder = this_process(run_id, clock_offset_s=mode.clock_offset_s)
+    terms = Terms(holder=holder, mode=mode, settings=settings, machine=machine)
     waiting = _Waiting(store, terms)
     while True:
         began = machine.clock()
@@ -66,8 +67,8 @@ class _Waiting:
         return None
 
     def _is_free(self, first: Claim, sign: bytes, *, now: float) -> bool:
-        if first.holder == self._terms.holder or is_released(sign):
-            return True  # our own that took too long, or one that was given back
+        if is_released(sign):
+            return True
         if self._machine.is_gone(first.holder):
             log.info("taking over from %s: its process is gone", first.holder)
             return True

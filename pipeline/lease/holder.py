@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -24,7 +24,7 @@ class Holder:
     boot: str | None  # of this start of the machine, and which processes its pids are of; None: cannot be told
     pid: int
     started: int | None  # in clock ticks since the boot: pids are used again
-    since: str  # UTC
+    since: str  # UTC, by the store's clock; the same when the lease ran out and the same process took it again
 
     def __str__(self) -> str:
         return f"run {self.run_id} ({self.user} on {self.host}, process {self.pid}, since {self.since})"
@@ -35,7 +35,7 @@ def new_run_id(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
-def this_process(run_id: str) -> Holder:
+def this_process(run_id: str, *, clock_offset_s: float = 0.0) -> Holder:
     stat = _stat(os.getpid())
     return Holder(
         run_id=run_id,
@@ -44,7 +44,7 @@ def this_process(run_id: str) -> Holder:
         boot=_boot(),
         pid=os.getpid(),
         started=stat[1] if stat else None,
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        since=(datetime.now(UTC) + timedelta(seconds=clock_offset_s)).isoformat(timespec="seconds"),
     )
 
 

@@ -1,0 +1,85 @@
+"""The lease alone, under any schedule: never two runs that may write at once, and never an output that nobody gets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
+from pipeline.errors import LeaseHeld, LeaseLost, StoreError
+from pipeline.lease import claims
+from pipeline.lease.acquiring import acquire
+from pipeline.lease.claims import first_claim
+from pipeline.lease.holder import Machine
+from pipeline.probing import StoreMode
+from tests.interleaving import Process, pause
+from tests.memory_store import MemoryStore
+from tests.schedules import MOST_AT_ONCE, SETTINGS, TICK_S, Run, Schedule
+
+MOST_TICKS = 100  # until somebody has the lease who is left alone
+
+
+@pytest.fixture(autouse=True)
+def no_margin() -> Iterator[None]:
+    """Nothing is left to chance: a holder may write up to the very moment at which others may take its lease."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "HOLD_PART", 1.0)
+        yield
+
+
+@dataclass
+class Idler(Run):
+    """Takes the lease, then renews it and looks whether it has it, until it is told to leave."""
+
+    leaves: bool = False
+
+    def leave(self) -> None:
+        self.leaves = True
+
+    def work(self, store: MemoryStore, mode: StoreMode, machine: Machine) -> None:
+        try:
+            self.lease = acquire(store, run_id=self.run_id, mode=mode, settings=SETTINGS, machine=machine)
+            while not self.leaves:
+                renewed_at = machine.clock()
+                while machine.clock() < renewed_at + SETTINGS.lease_s / 3 and not self.leaves:
+                    pause(waiting=True)
+                    self.lease.check()
+                self.lease.renew()
+            self.lease.release()
+        except (LeaseHeld, LeaseLost, StoreError):
+            pass
+
+
+class Leases(Schedule[Idler]):
+    @precondition(lambda self: len(self.living) < MOST_AT_ONCE)
+    @rule(is_here=st.booleans())
+    def start(self, is_here: bool) -> None:
+        run = Idler(f"run-{len(self.runs)}", is_here)
+        run.process = Process(lambda: run.work(self.store, self.mode, self.machine))
+        self.runs.append(run)
+
+    @invariant()
+    def epochs_never_come_again(self) -> None:
+        claim = first_claim(self.store)
+        epoch, before = claim.epoch if claim else 0, getattr(self, "epoch", 0)
+        assert epoch >= before
+        self.epoch = epoch
+
+    def teardown(self) -> None:
+        """When all others are gone, whoever comes next gets it."""
+        self.end_all()
+        self.start(is_here=True)
+        for _ in range(MOST_TICKS):
+            if self.runs[-1].may_write:
+                break
+            self.now_s += TICK_S
+            self.runs[-1].process.run_on()
+        assert self.runs[-1].may_write
+        self.end_all()
+
+
+TestLeases = Leases.TestCase
+# Shrinking takes minutes; to look for the shortest schedule take the phases away.
+TestLeases.settings = settings(max_examples=250, stateful_step_count=12, phases=[Phase.generate])
