@@ -12,7 +12,7 @@ from torch import Tensor
 from model.weights.reader import WeightReader, WeightsMismatch, local_copy
 
 AVERAGED = "ema_state_dict"  # where training runs leave the weights that are meant to be used
-DAMAGED = (  # what torch.load raises for files that it cannot read; a damaged pickle leads anywhere, into assertions too
+DAMAGED = (  # what torch.load raises for files that it cannot read; a damaged pickle leads anywhere
     pickle.UnpicklingError,
     struct.error,
     ArithmeticError,

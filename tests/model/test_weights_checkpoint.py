@@ -80,6 +80,7 @@ def test_what_is_cut_short_or_no_table_of_tensors_is_refused(path: Path) -> None
             read(path)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's, of odd pickles
 def test_every_damage_is_a_mismatch(path: Path) -> None:
     """Bytes flipped all over the file: refused in our words, or read."""
     torch.save({"decoder.a": torch.zeros(10), "decoder.b": torch.ones(3)}, path)
