@@ -15,6 +15,7 @@ from pipeline.ledger import ClipRecord
 from pipeline.publication import CLIPS, KINDS, file_name
 from pipeline.store import Entry, Store
 
+CLOCK_STEP = timedelta(seconds=2)  # to which times of a store and of a lease's holder agree
 CHUNK = 4096  # keys
 PATIENCE = 2  # so many times its length a lease is thought to live, for clocks may differ
 Item = TypeVar("Item")
@@ -28,7 +29,7 @@ def listed_files(store: Store) -> KeySet:
 def own_names(record: ClipRecord) -> list[str]:
     """Of a record's files, those that it names and those that it should."""
     given = [file.name for file in record.finished.files.values()]
-    return [*given, *(file_name(record.clip_id, record.finished.attempt, kind) for kind in KINDS)]
+    return list({*given, *(file_name(record.clip_id, record.finished.attempt, kind) for kind in KINDS)})
 
 
 def orphans(store: Store, *, listed: KeySet, named: KeySet) -> Iterator[Entry]:
@@ -81,7 +82,7 @@ def look_at_lease(store: Store, *, now: datetime) -> LeaseSeen:
     times = [entries[key].modified_at for key in (first.key, first.sign_key) if key in entries] or [first.renewed_at]
     is_old = now - max(times) > timedelta(seconds=PATIENCE * first.lease_s)
     # A lease that ran out and was taken again by the same holder is younger than what that may be working on.
-    started_at = min(*times, datetime.fromisoformat(first.holder.since))
+    started_at = min(*times, datetime.fromisoformat(first.holder.since)) - CLOCK_STEP
     return LeaseSeen(
         holder=str(first.holder), started_at=started_at, is_old=is_old, num_stale=num_stale + (1 if is_old else 0)
     )

@@ -12,6 +12,7 @@ from pipeline.audit.rows import Rows, read_rows
 from pipeline.cleaning import Removal, clean_output
 from pipeline.errors import ConfigError, LeaseHeld, StoreError
 from pipeline.lease.holder import Machine
+from pipeline.probing import StoreMode
 from pipeline.settings import LeaseSettings
 from pipeline.store import StorageSettings, Store, open_store
 from tests.busy import BusyStore, Script, steps_of
@@ -36,9 +37,8 @@ def rows_of(output: Output) -> Rows:
     return read_rows(row_settings(output.manifest), StorageSettings())
 
 
-def touch(store: Store, *keys: str) -> None:
-    for key in keys:
-        os.utime(f"{store.uri}/{key}", (LONG_AGO.timestamp(), LONG_AGO.timestamp()))
+def touch(store: Store, key: str, *, at: datetime = LONG_AGO) -> None:
+    os.utime(f"{store.uri}/{key}", (at.timestamp(), at.timestamp()))
 
 
 def rerun(output: Output, **changes: list[Any]) -> None:
@@ -129,6 +129,23 @@ def test_what_a_run_at_work_has_uploaded_stays_and_is_recorded(output: Output) -
     assert clean(output, machine=Clock(run.lease.renew).machine()) == [ORPHANS[0]]
     with pytest.raises(LeaseHeld):
         clean(output, rows=rows_of(output), machine=Clock(run.lease.renew).machine())
+    run.record(clip, finished)
+    run.close()
+    assert output.findings() == []
+
+
+def test_a_lease_that_was_taken_again_is_as_old_as_its_run(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was uploaded before it ran out may be recorded afterwards: the run began ten minutes before its claim."""
+    monkeypatch.setattr("tests.leases.ATOMIC", StoreMode(create="atomic", clock_offset_s=-600.0))
+    write(output.folder, ROWS | {"seed": [1, 2, 3, 44]})
+    run = Run(output.store, output.manifest, media=output.media, folder=output.folder)
+    (clip,) = run.manifest.load(run.recorder.plan.to_render)
+    finished = run.upload(clip, attempt="77777777")
+    output.store.put(ORPHANS[0], b"of a run before")
+    for key in (file.name for file in finished.files.values()):
+        touch(output.store, key, at=datetime.now(UTC) - timedelta(minutes=5))
+    touch(output.store, ORPHANS[0], at=datetime.now(UTC) - timedelta(minutes=15))
+    assert clean(output, machine=Clock(run.lease.renew).machine()) == [ORPHANS[0]]
     run.record(clip, finished)
     run.close()
     assert output.findings() == []
