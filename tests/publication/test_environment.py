@@ -95,7 +95,7 @@ TROUBLE = {
     "the endpoint cannot be reached": Fault(what="drop"),
     "storage is failing": Fault(what=503, code="SlowDown"),
 }
-EVERY = 5  # of the 26 requests of a run; each trouble begins with another one, so that together they meet most
+EVERY = 7  # of the 26 requests of a run; each trouble begins with another one, so that together they meet most
 
 
 @pytest.mark.parametrize(("first", "why"), list(enumerate(TROUBLE)))

@@ -17,20 +17,22 @@ from tests.publication.runs import TIMEOUT_S, assert_sound, assert_whole, record
 from tests.s3_server import S3Server
 from tests.storage_proxy import proxied
 
-LEAST_CALLS = 25
+LEAST_CALLS = {"disk": 50, "moto": 24, "swift": 12}
 
 
-@pytest.fixture(params=["disk", *(pytest.param(name, marks=pytest.mark.s3) for name in ("moto", "swift"))])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path) if request.param == "disk" else str(request.getfixturevalue(f"{request.param}_s3"))
-
-
+@pytest.mark.parametrize("place", ["disk", *(pytest.param(name, marks=pytest.mark.s3) for name in ("moto", "swift"))])
 def test_a_run_may_be_killed_before_any_of_its_calls_to_storage(
-    place: str, job_at: Callable[[str], Job], subtests: pytest.Subtests
+    place: str,
+    job_at: Callable[[str], Job],
+    subtests: pytest.Subtests,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
-    mode = probe(open_store(f"{place}/probed"))
+    """On Swift, which is slow, between every two that write: reads leave nothing behind."""
+    root = str(tmp_path) if place == "disk" else str(request.getfixturevalue(f"{place}_s3"))
+    job = replace(job_at(root), mode=probe(open_store(f"{root}/probed")), reads_count=place != "swift")
     for cut in itertools.count():
-        job = replace(job_at(f"{place}/cut-{cut}"), mode=mode, cut=cut)
+        job = replace(job, output=f"{root}/cut-{cut}", cut=cut)
         store = open_store(job.output)
         code, call = run(job)
         if code == 0:
@@ -42,17 +44,15 @@ def test_a_run_may_be_killed_before_any_of_its_calls_to_storage(
             assert run(replace(job, cut=None)) == (0, "")
             assert_whole(job)
             assert records(store) == before or not before
-    assert cut > LEAST_CALLS
+    assert cut > LEAST_CALLS[place]
 
 
 # The request that is the last thing it does, and whether the object is there then: None, it may.
 REQUESTS = {
     "?uploads": False,
-    "partNumber=1": False,
     "partNumber=2": False,
     "uploadId": None,  # that ends the upload, whether or not its answer is heard
     "HEAD": True,
-    "GET": True,
 }
 
 
