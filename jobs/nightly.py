@@ -105,8 +105,7 @@ def tell(report: "Report", settings: NightlySettings) -> list[str]:
     if settings.budget is not None:
         lines.append(f"{report.gpu_hours:.2f} of {settings.budget:g} GPU-hours are used")
     if any(state == "left" for state, _ in report.standings.values()):
-        again = window.after(report.night)
-        lines.append(f"what is left goes on with the same command, next from {window.shown(again.opens_at)}")
+        lines.append(f"what is left goes on with the same command, next from {window.shown(report.next_opening)}")
     return lines
 
 

@@ -34,6 +34,7 @@ class Report:
     exit_code: int
     standings: Mapping[str, Standing]
     night: Night
+    next_opening: datetime
     gpu_hours: float
 
 
@@ -69,10 +70,16 @@ class Nightly:
             self.outbox.flush()
         finally:
             self.outbox.close()
+        return self._report()
+
+    def _report(self) -> Report:
+        night = self.tonight.night
+        is_ahead = self.clock.now() < night.opens_at
         return Report(
             exit_code=STOPPED if self.is_interrupted else self.tonight.exit_code,
             standings=self.tonight.standings,
-            night=self.tonight.night,
+            night=night,
+            next_opening=night.opens_at if is_ahead else self.settings.window.after(night).opens_at,
             gpu_hours=self._gpu_hours(),
         )
 
@@ -91,7 +98,7 @@ class Nightly:
         """Looks, and renders at most one manifest. Seconds until the next step; None: there is none."""
         now = self.clock.now()
         night = self.settings.window.next_night(now)
-        if night != self.tonight.night:
+        if night != self.tonight.night and (self.settings.forever or night.holds(now)):
             self.tonight = self._begin(night)
         if self.settings.forever and not night.holds(now):
             return min((night.opens_at - now).total_seconds(), self.settings.poll_s)
@@ -124,7 +131,7 @@ class Nightly:
         if night.holds(now):
             return settings.settle_s if self.tonight.has_unsettled else None
         early_s = (night.opens_at - now).total_seconds()
-        is_early = early_s <= settings.early_s and (works or self.tonight.has_unsettled)
+        is_early = 0 < early_s <= settings.early_s and (works or self.tonight.has_unsettled)
         return min(early_s, settings.poll_s) if is_early else None
 
     # One manifest.

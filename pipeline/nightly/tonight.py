@@ -147,7 +147,7 @@ class Tonight:
             return ("failed", many) if look.failed else ("done", f"{look.num_clips} clips")
         if found.name in self._put_off:
             return self._put_off[found.name][1]
-        left = f"{look.num_left} of {look.num_clips} clips are left"
+        left = f"{look.num_left} of {look.num_clips} clips to render"
         if self._ended.get(found.name) == (found.mark, SOME_FAILED):  # they are tried again the next night
             return "failed", left
         verdict = judge(look.work, room, split=self._settings.split == "any") if room is not None else None

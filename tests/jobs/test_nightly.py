@@ -137,7 +137,7 @@ def test_a_closed_window_leaves_work_for_the_next_night(tmp_path: Path, capsys: 
     pq.write_table(pa.table({"prompt": ["A red circle."]}), tmp_path / "inbox" / "a.parquet")
     assert main(typed) == 3
     out = capsys.readouterr().out
-    assert "a.parquet is left: 1 of 1 clips are left: the window is closed" in out
+    assert "a.parquet is left: 1 of 1 clips to render: the window is closed" in out
     assert "what is left goes on with the same command, next from" in out
 
 

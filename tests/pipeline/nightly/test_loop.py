@@ -92,7 +92,11 @@ def test_an_overrun_is_stopped_when_the_window_closes(tmp_path: Path) -> None:
     place = studio(tmp_path, at="2026-11-22T04:00")
     place.renderer.slower = lambda name: 3.0
     place.drop("slow", [600] * 5)
-    assert place.run().exit_code == 3
+    report = place.run()
+    assert report.exit_code == 3
+    assert (report.night.name, report.next_opening) == ("2026-11-21", utc("2026-11-22T21:00"))
+    assert report.standings["slow.parquet"][1].endswith("clips to render")
+    assert place.clock.slept == [0.0]  # it does not wait for the next night
     assert 0 < len(place.rendered("slow")) < 5
     assert place.renderer.memory.spans[0][2] <= utc("2026-11-22T05:00") + LATE
     place.clock.moment = utc("2026-11-22T21:00")
@@ -114,7 +118,8 @@ def test_a_closed_window_starts_nothing(tmp_path: Path) -> None:
     place.drop("a", [60])
     report = place.run()
     assert report.exit_code == 3
-    assert report.standings["a.parquet"] == ("left", "1 of 1 clips are left: the window is closed")
+    assert report.standings["a.parquet"] == ("left", "1 of 1 clips to render: the window is closed")
+    assert report.next_opening == utc("2026-11-22T21:00")
     assert not place.renderer.memory.spans
     (tmp_path / "inbox" / "a.parquet").unlink()
     assert place.run().exit_code == 0
