@@ -84,13 +84,14 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]
 
 
 @contextmanager
-def running_swift(folder: Path) -> Iterator[S3Server]:
-    """The real server, its data in `folder`, which it needs for itself."""
+def running_swift(folder: Path, *, ahead_s: float = 0.0) -> Iterator[S3Server]:
+    """The real server, its data in `folder`, which it needs for itself; its clock may be ahead of ours."""
     python = _swift_python()
     port = _free_port()
+    program, clock = str(ROOT / "tests" / "swift_server.py"), [str(ahead_s)] if ahead_s else []
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(python), "-W", "ignore", str(ROOT / "tests" / "swift_server.py"), str(port), str(folder / "data")],
+            [str(python), "-W", "ignore", program, str(port), str(folder / "data"), *clock],
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -1,7 +1,8 @@
 """OpenStack Swift with its S3 interface: proxy, account, container and object server in one process, data in a folder.
 
 Runs on the interpreter of its own environment (`tests/s3_server.py` makes it): `python swift_server.py PORT FOLDER`.
-Key `test:tester`, secret `testing`; signatures are checked. Prints READY once it answers.
+Key `test:tester`, secret `testing`; signatures are checked. Prints READY once it answers. A third word sets its clock:
+so many seconds ahead of the machine's.
 """
 
 import eventlet
@@ -9,6 +10,12 @@ import eventlet
 eventlet.monkey_patch()
 
 import sys  # noqa: E402
+import time  # noqa: E402
+
+if len(sys.argv) > 3:  # before anything of Swift has a clock of its own
+    real_time, ahead_s = time.time, float(sys.argv[3])
+    time.time = lambda: real_time() + ahead_s
+
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 

@@ -17,7 +17,7 @@ from pipeline.store import StorageSettings, open_store
 from pipeline.summary import ENVIRONMENT
 from tests.publication.child import Job
 from tests.publication.runs import assert_sound, assert_whole, run
-from tests.s3_server import S3Server
+from tests.s3_server import S3Server, running_swift
 from tests.small_disk import mounted
 from tests.storage_proxy import Fault, StorageProxy, proxied
 
@@ -79,6 +79,18 @@ def test_wrong_credentials_may_be_mended(swift_s3: str, job_at: Callable[[str], 
     assert_refused(wrong, r"^cannot write .*: (the credentials were refused|access denied) \(")
     assert "guess" not in run(wrong)[1]
     assert list(open_store(swift_s3).list()) == []
+    assert run(job) == (0, "")
+    assert_whole(job)
+
+
+@pytest.mark.s3
+def test_a_clock_that_is_off_by_a_day_may_be_set(swift_s3: str, job_at: Callable[[str], Job], tmp_path: Path) -> None:
+    """A server that checks signatures refuses such requests; here it is its clock that is wrong."""
+    job = job_at(f"{swift_s3}/out")
+    (tmp_path / "swift").mkdir()
+    with running_swift(tmp_path / "swift", ahead_s=86_400) as ahead:
+        off = replace(job, environment=ahead.environment)
+        assert_refused(off, r"^cannot write .*: our clock and storage's are too far apart \(RequestTimeTooSkewed")
     assert run(job) == (0, "")
     assert_whole(job)
 
