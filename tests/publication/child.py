@@ -3,6 +3,7 @@
 It may kill itself with SIGKILL before any of its calls to storage, be it a bucket's request or a step on disk.
 """
 
+import io
 import os
 import secrets
 import shutil
@@ -68,18 +69,32 @@ class Steps:
             setattr(obstore, name, self._counted(getattr(obstore, name), name, lambda args: str(args[1])))
         for name in DISK:
             setattr(os, name, self._counted(getattr(os, name), name, _path))
+        io.open = self._opened(io.open)  # type: ignore[assignment]
+
+    def _step(self, name: str, what: str) -> None:
+        if what.startswith(self._below):
+            if self.count == self._cut:
+                self._said.send(f"{name} {what.removeprefix(self._below)}")
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.count += 1
 
     def _counted(self, real: Callable[..., Any], name: str, subject: Callable[[tuple[Any, ...]], str]) -> object:
-        def step(*args: Any, **options: Any) -> Any:
-            what = subject(args)
-            if what.startswith(self._below):
-                if self.count == self._cut:
-                    self._said.send(f"{name} {what.removeprefix(self._below)}")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self.count += 1
+        def counted(*args: Any, **options: Any) -> Any:
+            self._step(name, subject(args))
             return real(*args, **options)
 
-        return step
+        return counted
+
+    def _opened(self, real: Callable[..., Any]) -> object:
+        """Before anything is written into a file that is there by then, empty."""
+
+        def opened(path: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+            file = real(path, mode, *args, **options)
+            if "r" not in mode:
+                self._step("write", _path((path,)))
+            return file
+
+        return opened
 
 
 def _path(args: tuple[Any, ...]) -> str:
