@@ -44,7 +44,7 @@ class Watch:
         self._stop, self._limits, self._tell, self._now = stop, limits, tell, now
         self._name, self._night, self._work = name, night, work
         self._failed_before, self._gpu_hours = failed_before, gpu_hours
-        self._counted = 0  # by us
+        self._has_asked = False
 
     def __call__(self, snapshot: Snapshot) -> None:
         now = self._now()
@@ -55,19 +55,16 @@ class Watch:
 
     @property
     def ended_it(self) -> bool:
-        """It was us, not a person."""
-        return self._counted > 0 and self._stop.count == self._counted
+        """It was us, and nobody else."""
+        return self._has_asked and self._stop.count == 1
 
     def _end_in_time(self, now: datetime) -> None:
-        wanted = (now >= self._limits.last_start) + (now >= self._limits.must_end_by)
-        if wanted > self._stop.count:
-            if not self._stop.count:
-                self._stop.reason = "the end of the window or of the budget"
-                self._stop.grace_s = max((self._limits.must_end_by - now).total_seconds(), 0.0)
-                self._counted = wanted
-            elif self._counted == self._stop.count:
-                self._counted = wanted
-            self._stop.count = wanted
+        """What is in flight has until the very end."""
+        if now >= self._limits.last_start and not self._stop.count:
+            self._has_asked = True
+            self._stop.reason = "the end of the window or of the budget"
+            self._stop.grace_s = max((self._limits.must_end_by - now).total_seconds(), 0.0)
+            self._stop.count = 1
 
     def _tell_of_failures(self, snapshot: Snapshot) -> None:
         most, num_failed = self._limits.failed_threshold, self._failed_before + snapshot.num_failed

@@ -160,6 +160,19 @@ def test_the_environment_stops_one_and_others_go_on(tmp_path: Path) -> None:
     assert place.mailbox.events.count(("failed", "a")) == 1
 
 
+def test_for_ever_leaves_the_inbox_alone_by_day(tmp_path: Path) -> None:
+    place = studio(tmp_path, at="2026-11-21T12:00", forever=True)
+    place.drop("a", [60])
+    place.clock.until = utc("2026-11-21T20:59")
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    assert not place.renderer.looked
+    place.clock.until = utc("2026-11-21T21:05")
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    assert place.rendered("a") == {"a-0"}
+
+
 def test_for_ever_tries_again_what_the_environment_stopped(tmp_path: Path) -> None:
     place = studio(tmp_path, at=EVENING, forever=True)
     place.renderer.breaks["a"] = 2
