@@ -19,8 +19,8 @@ def test_a_night_of_one_good_and_one_bad_manifest(caller: Caller, tmp_path: Path
     rows = [{"clip_id": f"c{n}", "prompt": "A red circle stays still.", "duration": 3, "seed": n} for n in range(2)]
     write_manifest(inbox / "good.parquet", rows)
     bad = write_manifest(inbox / "bad.parquet", [*rows, {"clip_id": "c0", "prompt": "A twin."}]).read_bytes()
-    words = ("nightly", f"inbox={inbox}", f"output={output}", "window=00:00-24:00", "timezone=Europe/Berlin")
-    words = (*words, f"hook={hook}", "settle_s=0", *QUICK)
+    where = (f"inbox={inbox}", f"output={output}", f"hook={hook}")
+    words = ("nightly", *where, "window=00:00-24:00", "timezone=Europe/Berlin", "settle_s=0", *QUICK)
 
     done = caller.run(*words)
     assert done.returncode == 1, said(done)
