@@ -34,8 +34,8 @@ from model.transformer import Transformer
 RECIPES: Mapping[str, Recipe] = {  # model/foal/README.md says how the weights in the package differ
     "codec": Recipe(seed=1, steps=3200, batch_size=8, learning_rate=2e-3, warmup_steps=100),
     "base": Recipe(seed=1, steps=6400, batch_size=8, learning_rate=5e-3),
-    "distilled": Recipe(seed=2, steps=700, batch_size=8, learning_rate=1e-3, warmup_steps=50, ema_decay=0.99),
-    "super_resolution": Recipe(seed=3, steps=4000, batch_size=4, learning_rate=5e-3),
+    "distilled": Recipe(seed=2, steps=600, batch_size=8, learning_rate=1e-3, warmup_steps=50, ema_decay=0.99),
+    "super_resolution": Recipe(seed=3, steps=2800, batch_size=4, learning_rate=5e-3),
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "codec": (),

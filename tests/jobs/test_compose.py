@@ -10,6 +10,7 @@ from jobs.compose import compose_values, defaults, leaves
 from jobs.settings import run_settings
 from jobs.words import read_words
 from model.config import Size
+from model.foal import super_resolution, train
 from model.foal.flow import BASE
 from pipeline.errors import ConfigError
 from pipeline.settings import ClusterSettings, ParallelSettings, RetrySettings
@@ -140,5 +141,11 @@ def test_the_model_is_whole() -> None:
     assert model.sizes["64P"]["16:9"] == Size(latent_height=6, latent_width=10, height=46, width=80)
 
 
-def test_the_foal_is_the_one_that_was_trained() -> None:
-    assert run_settings(render_values()).model.transformer == BASE
+@pytest.mark.parametrize("name", ["foal", "foal_distill"])
+def test_the_foal_is_the_one_that_was_trained(name: str) -> None:
+    model = run_settings(render_values(f"model={name}")).model
+    assert model.transformer == BASE
+    assert model.sampling == train.SAMPLING
+    stage = model.super_resolution
+    assert stage is not None
+    assert (stage.transformer, stage.sampling) == (super_resolution.SUPER_RESOLUTION, super_resolution.SAMPLING)
