@@ -71,7 +71,7 @@ def test_a_rank_reads_its_share_from_a_folder(root: Path) -> None:
 
 def test_weights_are_cut_in_little_memory_and_a_rank_reads_its_own_file_alone(root: Path, tmp_path: Path) -> None:
     taken = shard_in_a_process(str(root), tmp_path / "cut", tp=TP)
-    assert taken.grown <= LARGEST + PIECE
+    assert taken.grown <= 1.1 * (LARGEST / TP + PIECE), "more than one share and a piece of its tensor"
     for rank in RANKS:
         taken = load_in_a_process(str(tmp_path / "cut"), tp=TP, rank=rank)
         assert taken.requested <= 1.02 * (SHARE + REPLICATED)
