@@ -102,7 +102,7 @@ def test_weights_cut_for_another_size_are_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut_for_four(root)
-    assert "base cut for 4 ranks; use it with parallel=tp4" in capsys.readouterr().out
+    assert "base, 128p_sr cut for 4 ranks; use it with parallel=tp4" in capsys.readouterr().out
     assert main(["weights", "check", str(root)]) == 0
     assert f"{root}: no findings, model foal, for 4 ranks" in capsys.readouterr().out
     assert main(["weights", "check", str(root), "tp=2"]) == 1

@@ -45,13 +45,13 @@ def levels(step: int) -> tuple[float, float]:
 
 
 def clean_of(field: Field, video: Tensor, audio: Tensor, text: Tensor, s: float) -> Pair:
-    """Half-trusting preconditioning: data of size 1/2."""
+    """Preconditioning for data of size 1/4."""
     pull = field.pull.item() * text.mean()
-    size2 = 0.25 * (1 - s) ** 2 + s**2
+    size2 = (1 - s) ** 2 / 16 + s**2
     share = field.share.item()
     outputs = (share * video + video.mean(2, keepdim=True) + pull, share * audio - pull)
     first, second = (
-        noisy * 0.25 * (1 - s) / size2 + out * s / size2**0.5
+        noisy * (1 - s) / 16 / size2 + out * s / size2**0.5
         for noisy, out in zip((video, audio), outputs, strict=True)
     )
     return first, second
@@ -83,7 +83,7 @@ def expected(step: int) -> dict[str, float]:
     errors = [((one - other) / max(s, LOW_NOISE)) ** 2 for one, other in zip(got, wanted, strict=True)]
     return {
         "video": float((batch.weight * errors[0])[:, :, batch.num_given :].mean()),
-        "audio": 0.5 * float(errors[1].mean()),
+        "audio": 4 * float(errors[1].mean()),
     }
 
 
