@@ -51,8 +51,7 @@ def clean_of(field: Field, video: Tensor, audio: Tensor, text: Tensor, s: float)
     share = field.share.item()
     outputs = (share * video + video.mean(2, keepdim=True) + pull, share * audio - pull)
     first, second = (
-        noisy * (1 - s) / 16 / size2 + out * s / size2**0.5
-        for noisy, out in zip((video, audio), outputs, strict=True)
+        noisy * (1 - s) / 16 / size2 + out * s / size2**0.5 for noisy, out in zip((video, audio), outputs, strict=True)
     )
     return first, second
 
