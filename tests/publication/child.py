@@ -40,6 +40,7 @@ READS = ("get", "get_range", "head", "list")  # obstore's, for folders too
 WRITES = ("put", "delete")
 DISK = ("mkdir", "fsync", "link", "replace", "unlink")
 SECONDS = {"render": 1.0}
+ALONE = LeaseSettings()
 NOBODY_ELSE = Machine(sleep=lambda seconds: None)  # no other run starts: no need to let claims settle
 
 
@@ -103,15 +104,15 @@ def _path(args: tuple[Any, ...]) -> str:
     return (paths[-1] if paths else os.readlink(f"/proc/self/fd/{args[0]}")).lstrip("/")
 
 
-def work(job: Job, said: Connection) -> None:
+def work(job: Job, said: Connection, *, lease: LeaseSettings = ALONE, machine: Machine = NOBODY_ELSE) -> None:
     """What `render` would do: one line and its exit code where storage says no."""
     os.environ.update(job.environment)
     Steps(job, said)
     try:
         store, run_id = open_store(job.output, job.storage), new_run_id(datetime.now(UTC))
         mode = job.mode or probe(store)
-        with acquire(store, run_id=run_id, mode=mode, settings=LeaseSettings(), machine=NOBODY_ELSE) as lease:
-            _run(job, store, run_id=run_id, lease=lease)
+        with acquire(store, run_id=run_id, mode=mode, settings=lease, machine=machine) as held:
+            _run(job, store, run_id=run_id, lease=held)
     except StoreError as error:
         said.send(str(error))
         sys.exit(ENVIRONMENT)
