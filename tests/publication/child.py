@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,6 +57,7 @@ class Job:
     storage: StorageSettings
     mode: StoreMode | None = None  # None: it is to find out
     cut: int | None = None  # the storage call, counted from 0, before which it dies
+    clip_s: float = 0.0  # that rendering a clip takes
     reads_count: bool = True  # else only calls that change something are counted
 
 
@@ -125,6 +127,7 @@ def _run(job: Job, store: Store, *, run_id: str, lease: Lease) -> None:
     recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=run_facts, media=MEDIA, lease=lease)
     recorder.begin()
     for clip in manifest.load(plan.to_render):
+        time.sleep(job.clip_s)
         finished = _finish(job, store, clip)
         recorder.record(clip, finished=finished, num_attempts=1, seconds=SECONDS)
     recorder.close()

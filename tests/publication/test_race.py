@@ -19,7 +19,7 @@ from tests.publication import child
 from tests.publication.child import Job
 from tests.publication.runs import TIMEOUT_S, assert_whole, records, start
 
-NUM_RUNS, NUM_CLIPS = 8, 4
+NUM_RUNS, NUM_CLIPS, CLIP_S = 8, 4, 0.5
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "2"))
 HELD = 4
 
@@ -43,7 +43,7 @@ def test_of_eight_runs_one_works_at_a_time(place: str, job_at: Callable[[str], J
     ids = [f"clip-{n}" for n in range(NUM_CLIPS)]
     manifest = write(tmp_path, {"clip_id": ids, "prompt": ["a red ball"] * NUM_CLIPS})
     for number in range(ROUNDS):
-        job = replace(job_at(f"{place}/{number}"), manifest=manifest)
+        job = replace(job_at(f"{place}/{number}"), manifest=manifest, clip_s=CLIP_S)
         runs = [start(job, does=work_or_leave) for _ in range(NUM_RUNS)]
         for process, _ in runs:
             process.join(TIMEOUT_S)
