@@ -84,7 +84,10 @@ def _render(
     last: list[Snapshot] = []
     times = RunTimes(recorder, began=began)
     clips = manifest.load(plan.to_render)
-    outcome = _drive(settings, clips, times, last, oversight=oversight) if clips else None
+    try:
+        outcome = _drive(settings, clips, times, last, oversight=oversight) if clips else None
+    finally:
+        recorder.flush()  # nothing is under way when the lease is given back
     unwritten = _close(recorder)
     summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
     times.leave(store, facts=facts, settings=settings, last=last[0] if last else None, seconds=summary.seconds)

@@ -21,8 +21,9 @@ class Process(threading.Thread):
         self._work = work
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._raised: BaseException | None = None
+        self.at = ""  # what it does at its pause, if that was said
         self.is_killed = False
-        self.is_waiting = False  # for the clock: stepping it makes no difference until that has moved
+        self.wakes_at: float | None = None  # it waits for the clock: stepping it makes no difference before
         self.is_over = False
         self.start()
 
@@ -49,20 +50,20 @@ class Process(threading.Thread):
             if self._raised is not None:
                 raise self._raised
 
-    def run_on(self, most: int = 200) -> None:
-        """Until it waits for the clock, or is over."""
-        self.is_waiting = False
-        while not (self.is_waiting or self.is_over) and most:
+    def run_on(self, now: float, *, to: str | None = None) -> None:
+        """As far as it gets at this time: until it waits for the clock, is over, or does what begins with `to`."""
+        while not self.is_over and (self.wakes_at is None or self.wakes_at <= now):
             self.step()
-            most -= 1
+            if to is not None and self.at.startswith(to):
+                return
 
     def kill(self) -> None:
         self.is_killed = True
         self.step()
 
-    def pause(self, *, waiting: bool) -> None:
+    def pause(self, *, until: float | None, at: str) -> None:
         if not self.is_killed:
-            self.is_waiting = waiting
+            self.wakes_at, self.at = until, at
             self._back.release()
             self._wait()
         if self.is_killed:
@@ -72,8 +73,8 @@ class Process(threading.Thread):
         self._go.acquire()
 
 
-def pause(*, waiting: bool = False) -> None:
-    """Here a process may be held up for ever; whoever is none goes on."""
+def pause(*, until: float | None = None, at: str = "") -> None:
+    """Here a process may be held up for ever. `until`: when it wants to go on; `at`: what it is about to do."""
     process = threading.current_thread()
     if isinstance(process, Process):
-        process.pause(waiting=waiting)
+        process.pause(until=until, at=at)

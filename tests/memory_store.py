@@ -30,15 +30,17 @@ class Late:
 
 
 class MemoryStore(Store):
-    """Every call pauses before it has an effect and before it answers. The next writes meet `troubles`, in order."""
+    """Every call pauses before it has an effect and before it answers."""
 
     def __init__(self, *, create: Create = "atomic", clock: Callable[[], float] = lambda: 0.0) -> None:
         super().__init__("/memory", StorageSettings())
         self.create: Create = create
         self.clock = clock
         self.objects: dict[str, tuple[bytes, datetime]] = {}
-        self.troubles: list[Trouble] = []
+        self.troubles: dict[str, Trouble] = {}  # folder -> what the next write below it meets
         self.late: list[Late] = []
+        self.asked: Callable[[str], None] = lambda key: None  # is told when a write is asked for ...
+        self.written: Callable[[str], None] = lambda key: None  # ... and when it has its effect, perhaps much later
 
     def get(self, key: str) -> bytes:
         return self._answer(self._found(key)[0])
@@ -56,12 +58,13 @@ class MemoryStore(Store):
         return self._answer(len(self.objects[key][0]) if key in self.objects else None)
 
     def put(self, key: str, data: bytes, *, create: bool = False) -> bool:
+        self.asked(key)
         try:
-            pause()
+            pause(at=key)
         except Killed:
             self.late.append(Late(key, data, create))
             raise
-        trouble = self.troubles.pop(0) if self.troubles else None
+        trouble = self.troubles.pop(key.split("/")[0], None)
         if trouble == "refused":
             raise StoreError(f"cannot write {self.where(key)}: storage is failing")
         written = self._write(key, data, create=create)
@@ -102,6 +105,7 @@ class MemoryStore(Store):
                 return False
         at = datetime.fromtimestamp(int(self.clock()), UTC)  # many stores tell seconds apart, not less
         self.objects[key] = (data, at)
+        self.written(key)
         return True
 
     def _found(self, key: str) -> tuple[bytes, datetime]:

@@ -3,25 +3,28 @@
 Their clocks run alike, as clocks do; everything else is up to the schedule. Subclasses say what a run does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipeline.lease.holder import Holder, Machine
 from pipeline.lease.holding import Lease
 from pipeline.probing import StoreMode
 from pipeline.settings import LeaseSettings
 from tests.interleaving import Process, pause
-from tests.memory_store import Create, MemoryStore
+from tests.memory_store import Create, MemoryStore, Trouble
 
 SETTINGS = LeaseSettings(lease_s=12, settle_s=2)  # holds for 10 s, renewed every 4
 MOST_AT_ONCE = 3
 TICK_S = 0.5
+MOST_S = 12  # until somebody is where it is to stop
 WHICH = st.integers(0, MOST_AT_ONCE - 1)
-SECONDS = st.sampled_from([0, 1, 3, 5, 9, 11, 13])
-EVENTS = ("kill", "leave", "refused", "lost", "repeated", "land")
+BEFORE, AFTER = st.sampled_from([1, 3, 5, 9]), st.sampled_from([0, 5, 13, 40])  # seconds
+TROUBLES: tuple[Trouble, ...] = ("refused", "lost", "repeated")
+EVENTS = ("nothing", "nothing", "nothing", "start", "start", "kill", "leave", "land", *TROUBLES)
 
 
 @dataclass
@@ -48,6 +51,9 @@ Kind = TypeVar("Kind", bound=Run)
 class Schedule(RuleBasedStateMachine, Generic[Kind]):
     """A run that is not stepped is held up, whatever the clock says."""
 
+    folders: ClassVar[Sequence[str]] = ("lease",)  # that are written to
+    others: ClassVar[Sequence[str]] = ()  # what else a run may be about to do
+
     @initialize(create=st.sampled_from(["atomic", "racy", "ignored"]))
     def begin(self, create: Create) -> None:
         self.now_s = 1000.0
@@ -55,50 +61,55 @@ class Schedule(RuleBasedStateMachine, Generic[Kind]):
         self.mode = StoreMode(create=create, clock_offset_s=0.0)
         self.machine = Machine(clock=lambda: self.now_s, sleep=self.sleep, is_gone=self.is_gone)
         self.runs: list[Kind] = []
+        self.set_up()
+
+    def set_up(self) -> None:
+        """What a subclass begins with."""
 
     @property
     def living(self) -> list[Kind]:
-        return [run for run in self.runs if not run.process.is_over]
+        """The holder first, so that more happens to it."""
+        return sorted((run for run in self.runs if not run.process.is_over), key=lambda run: not run.may_write)
 
-    @precondition(lambda self: self.living)
-    @rule(seconds=SECONDS)
-    def go_on(self, seconds: float) -> None:
-        """Time goes by as it does."""
-        self._go_on(seconds)
+    @rule(what=st.sampled_from(EVENTS), which=WHICH, before=BEFORE, stop=st.booleans(), after=AFTER, data=st.data())
+    def happen(self, what: str, *, which: int, before: float, stop: bool, after: float, data: st.DataObject) -> None:
+        """Something happens, and time goes by; perhaps one of them stops at a write and stands still there.
 
-    @precondition(lambda self: self.living)
-    @rule(which=WHICH, before=SECONDS, count=st.integers(1, 9), after=SECONDS)
-    def hold_up(self, which: int, before: float, count: int, after: float) -> None:
-        """One of them stands still, then gets a little further, then stands still again."""
-        run = self.living[which % len(self.living)]
-        self._go_on(before, without=run)
-        for _ in range(count):
-            run.process.step()
-            self.at_most_one_may_write()
-        self._go_on(after, without=run)
-
-    def _go_on(self, seconds: float, *, without: Run | None = None) -> None:
-        end = self.now_s + seconds
-        running = [run for run in self.living if run is not without]
-        while self.now_s < end:
-            self.now_s += TICK_S
-            for run in running:
-                run.process.run_on()
-                self.at_most_one_may_write()
-
-    @precondition(lambda self: self.living)
-    @rule(which=WHICH, what=st.sampled_from(EVENTS))
-    def meet(self, which: int, what: str) -> None:
-        run = self.living[which % len(self.living)]
-        if what == "kill":
-            run.process.kill()
-        elif what == "leave":
-            run.leave()
+        One rule, because hypothesis leaves some of several out of a whole schedule.
+        """
+        if (what == "start" or not self.living) and len(self.living) < MOST_AT_ONCE:
+            self.start(data)
+        run = self.living[which % len(self.living)]  # that anything happens to
+        if what in TROUBLES:
+            self.store.troubles[data.draw(st.sampled_from(self.folders))] = what
+        elif what in ("kill", "leave"):
+            run.process.kill() if what == "kill" else run.leave()
         elif what == "land":
             for late in self.store.late[:1]:
                 self.store.land(late)
-        else:
-            self.store.troubles = [what]  # type: ignore[list-item]
+        self.go_on(before)
+        if stop:
+            self.go_on(MOST_S, stops=run, at=data.draw(st.sampled_from([*self.folders, *self.others])))
+            for _ in range(data.draw(st.integers(0, 6))):
+                run.process.step()
+                self.at_most_one_may_write()
+        self.go_on(after, without=run if stop else None)
+
+    def start(self, data: st.DataObject | None) -> None:
+        """Another run begins; None: one that nothing happens to."""
+        raise NotImplementedError
+
+    def go_on(
+        self, seconds: float, *, without: Kind | None = None, stops: Kind | None = None, at: str | None = None
+    ) -> None:
+        """Time goes by, for all but one; or until one is about to write below the folder `at`."""
+        end = self.now_s + seconds
+        running = [run for run in self.living if run is not without]
+        while self.now_s < end and not (stops and (stops.process.is_over or stops.process.at.startswith(str(at)))):
+            self.now_s += TICK_S
+            for run in running:
+                run.process.run_on(self.now_s, to=at if run is stops else None)
+                self.at_most_one_may_write()
 
     @invariant()
     def at_most_one_may_write(self) -> None:
@@ -108,7 +119,7 @@ class Schedule(RuleBasedStateMachine, Generic[Kind]):
     def sleep(self, seconds: float) -> None:
         end = self.now_s + seconds
         while self.now_s < end:
-            pause(waiting=True)
+            pause(until=end)
 
     def is_gone(self, holder: Holder) -> bool:
         run = next(run for run in self.runs if run.run_id == holder.run_id)

@@ -17,7 +17,7 @@ from pipeline.lease.holder import Holder, Machine
 from pipeline.lease.holding import Lease
 from pipeline.probing import StoreMode
 from pipeline.settings import LeaseSettings
-from tests.memory_store import Create, MemoryStore
+from tests.memory_store import Create, MemoryStore, Trouble
 
 Hook = Callable[[], object]
 SETTINGS = LeaseSettings()  # 30 s, renewed every 10
@@ -246,9 +246,9 @@ def test_where_claims_go_by_age_nobody_believes_a_second_that_is_not_over() -> N
 
 
 @pytest.mark.parametrize("trouble", ["repeated", "lost"])
-def test_a_claim_whose_answer_was_lost(world: World, trouble: str) -> None:
+def test_a_claim_whose_answer_was_lost(world: World, trouble: Trouble) -> None:
     """As "exists already" it is known for our own; as an error the run ends, no worse than one that was killed."""
-    world.store.troubles = [trouble]  # type: ignore[list-item]
+    world.store.troubles["lease"] = trouble
     if trouble == "repeated":
         world.acquire("run").check()
         return
@@ -284,9 +284,9 @@ def test_a_lease_that_ran_out_and_that_nobody_took_is_taken_again(world: World) 
 
 def test_storage_that_is_away_for_a_moment_costs_no_lease(world: World) -> None:
     lease = world.acquire("run")
-    world.store.troubles = ["refused", "lost"]
-    for seconds in (10, 5):
+    for seconds, trouble in ((10, "refused"), (5, "lost")):
         world.now_s += seconds
+        world.store.troubles["lease"] = trouble  # type: ignore[assignment]
         with pytest.raises(StoreError, match="cannot write"):
             lease.renew()
         assert lease.is_held
@@ -299,7 +299,7 @@ def test_storage_that_is_away_for_a_moment_costs_no_lease(world: World) -> None:
 
 def test_without_storage_a_lease_runs_out_and_nothing_is_written(world: World) -> None:
     lease = world.acquire("run")
-    world.store.troubles = ["refused"]
+    world.store.troubles["lease"] = "refused"
     world.now_s += 26
     with pytest.raises(StoreError, match="cannot write"):
         lease.check()
