@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LeaseHeld
+from pipeline.lease.holder import Machine
+from pipeline.settings import LeaseSettings
 from pipeline.store import open_store
 from tests.manifests import write
 from tests.publication import child
@@ -22,12 +24,13 @@ from tests.publication.runs import TIMEOUT_S, assert_whole, records, start
 NUM_RUNS, NUM_CLIPS, CLIP_S = 8, 4, 0.5
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "2"))
 HELD = 4
+LEASE = LeaseSettings(lease_s=3, settle_s=1)
 
 
 def work_or_leave(job: Job, said: Connection) -> None:
     """As `render` does where another run lives. Leases are waited for in earnest."""
     try:
-        child.work(job, said, lease=child.LeaseSettings(lease_s=3, settle_s=1), machine=child.Machine())
+        child.work(job, said, lease=LEASE, machine=Machine())
     except LeaseHeld as error:
         said.send(str(error))
         sys.exit(HELD)
