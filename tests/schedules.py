@@ -4,7 +4,7 @@ Their clocks run alike, as clocks do; everything else is up to the schedule. Sub
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ from tests.interleaving import Process, pause
 from tests.memory_store import Create, MemoryStore, Trouble
 
 SETTINGS = LeaseSettings(lease_s=12, settle_s=2)  # holds for 10 s, renewed every 4
+PATIENT = replace(SETTINGS, wait_s=60)
 MOST_AT_ONCE = 3
 TICK_S = 0.5
 MOST_S = 12  # until somebody is where it is to stop
@@ -33,12 +34,17 @@ class Run:
 
     run_id: str
     is_here: bool  # whether others can see that its process is gone
+    is_patient: bool  # whether it waits for those who live
     process: Process = field(init=False)
     lease: Lease | None = None
 
     def leave(self) -> None:
         """It is asked to stop."""
         raise NotImplementedError
+
+    @property
+    def settings(self) -> LeaseSettings:
+        return PATIENT if self.is_patient else SETTINGS
 
     @property
     def may_write(self) -> bool:
@@ -52,6 +58,7 @@ class Schedule(RuleBasedStateMachine, Generic[Kind]):
     """A run that is not stepped is held up, whatever the clock says."""
 
     folders: ClassVar[Sequence[str]] = ("lease",)  # that are written to
+    stops: ClassVar[Sequence[str]] = ("no", "no", "anywhere", "write")  # where one of them stands still
     others: ClassVar[Sequence[str]] = ()  # what else a run may be about to do
 
     @initialize(create=st.sampled_from(["atomic", "racy", "ignored"]))
@@ -71,9 +78,15 @@ class Schedule(RuleBasedStateMachine, Generic[Kind]):
         """The holder first, so that more happens to it."""
         return sorted((run for run in self.runs if not run.process.is_over), key=lambda run: not run.may_write)
 
-    @rule(what=st.sampled_from(EVENTS), which=WHICH, before=BEFORE, stop=st.booleans(), after=AFTER, data=st.data())
-    def happen(self, what: str, *, which: int, before: float, stop: bool, after: float, data: st.DataObject) -> None:
-        """Something happens, and time goes by; perhaps one of them stops at a write and stands still there.
+    @rule(
+        what=st.sampled_from(EVENTS),
+        which=WHICH,
+        before=BEFORE,
+        after=AFTER,
+        data=st.data(),
+    )
+    def happen(self, what: str, *, which: int, before: float, after: float, data: st.DataObject) -> None:
+        """Something happens, and time goes by; perhaps one of them stands still at some point of it.
 
         One rule, because hypothesis leaves some of several out of a whole schedule.
         """
@@ -87,13 +100,15 @@ class Schedule(RuleBasedStateMachine, Generic[Kind]):
         elif what == "land":
             for late in self.store.late[:1]:
                 self.store.land(late)
-        self.go_on(before)
-        if stop:
+        stop = data.draw(st.sampled_from(self.stops))
+        self.go_on(before, without=run if stop == "anywhere" else None)
+        if stop == "write":
             self.go_on(MOST_S, stops=run, at=data.draw(st.sampled_from([*self.folders, *self.others])))
-            for _ in range(data.draw(st.integers(0, 6))):
+        if stop != "no":
+            for _ in range(data.draw(st.integers(0, 9))):
                 run.process.step()
                 self.at_most_one_may_write()
-        self.go_on(after, without=run if stop else None)
+        self.go_on(after, without=run if stop != "no" else None)
 
     def start(self, data: st.DataObject | None) -> None:
         """Another run begins; None: one that nothing happens to."""

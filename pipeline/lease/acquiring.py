@@ -4,7 +4,7 @@ import logging
 from datetime import UTC, datetime
 
 from pipeline.errors import LeaseHeld
-from pipeline.lease.claims import Claim, Terms, first_claim, is_released, last_sign, take
+from pipeline.lease.claims import RUN_ID, Claim, Terms, first_claim, is_released, last_sign, take
 from pipeline.lease.holder import Machine, this_process
 from pipeline.lease.holding import Lease
 from pipeline.probing import StoreMode
@@ -22,18 +22,17 @@ def acquire(store: Store, *, run_id: str, mode: StoreMode, settings: LeaseSettin
 
     LeaseHeld if that is renewed meanwhile (and `wait_s` are over). Renewing begins when it is entered as a context.
     """
+    assert RUN_ID.fullmatch(run_id), run_id  # part of keys
     holder = this_process(run_id, clock_offset_s=mode.clock_offset_s)
     terms = Terms(holder=holder, mode=mode, settings=settings, machine=machine)
     waiting = _Waiting(store, terms)
     while True:
         began = machine.clock()
         epoch = waiting.free_epoch()
-        if epoch is None:
-            machine.sleep(min(POLL_S, settings.lease_s / 10))
-            continue
-        claim = take(store, epoch=epoch, terms=terms)
+        claim = take(store, epoch=epoch, terms=terms) if epoch is not None else None
         if claim is not None:
             return Lease(store, claim=claim, terms=terms, taken_at=began)
+        machine.sleep(min(POLL_S, settings.lease_s / 10))
 
 
 class _Waiting:

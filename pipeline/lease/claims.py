@@ -19,6 +19,7 @@ from pipeline.store import Entry, Store
 from pipeline.types import JsonDict
 
 LEASE = "lease"
+RUN_ID = re.compile(r"[\w-]+")
 CLAIM = re.compile(rf"{LEASE}/(\d{{8}})(?:\.[\w-]+)?\.json")
 SIGN = re.compile(rf"{LEASE}/(\d{{8}})\.[\w-]+\.renewed\.json")
 HOLD_PART = 5 / 6  # of lease_s, by which others wait: the rest is for writes under way and for clocks that run unevenly

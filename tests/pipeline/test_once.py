@@ -124,7 +124,7 @@ class Render(Run):
         store = schedule.store
         try:
             self.lease = acquire(
-                store, run_id=self.run_id, mode=schedule.mode, settings=SETTINGS, machine=schedule.machine
+                store, run_id=self.run_id, mode=schedule.mode, settings=self.settings, machine=schedule.machine
             )
             try:
                 self._render(store, schedule.machine)
@@ -198,8 +198,9 @@ class Renders(Schedule[Render]):
         return any(run.may_write for run in self.runs if run.process is threading.current_thread())
 
     def start(self, data: st.DataObject | None) -> None:
-        is_here, faults = (True, []) if data is None else (data.draw(st.booleans()), data.draw(FAULTS))
-        run = Render(f"run-{len(self.runs)}", is_here, manifest=self.manifest, faults=faults)
+        drawn = st.tuples(st.booleans(), st.booleans(), FAULTS)
+        is_here, is_patient, faults = (True, False, []) if data is None else data.draw(drawn)
+        run = Render(f"run-{len(self.runs)}", is_here, is_patient, manifest=self.manifest, faults=faults)
         run.process = Process(lambda: run.work(self))
         self.runs.append(run)
 

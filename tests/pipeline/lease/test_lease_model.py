@@ -40,7 +40,7 @@ class Idler(Run):
 
     def work(self, store: MemoryStore, mode: StoreMode, machine: Machine) -> None:
         try:
-            self.lease = acquire(store, run_id=self.run_id, mode=mode, settings=SETTINGS, machine=machine)
+            self.lease = acquire(store, run_id=self.run_id, mode=mode, settings=self.settings, machine=machine)
             while not self.leaves:
                 renewed_at = machine.clock()
                 while machine.clock() < renewed_at + SETTINGS.lease_s / 3 and not self.leaves:
@@ -53,8 +53,11 @@ class Idler(Run):
 
 
 class Leases(Schedule[Idler]):
+    stops = ("no", "anywhere", "anywhere", "anywhere", "write")
+
     def start(self, data: st.DataObject | None) -> None:
-        run = Idler(f"run-{len(self.runs)}", is_here=data is None or data.draw(st.booleans()))
+        is_here, is_patient = (True, False) if data is None else data.draw(st.tuples(st.booleans(), st.booleans()))
+        run = Idler(f"run-{len(self.runs)}", is_here, is_patient)
         run.process = Process(lambda: run.work(self.store, self.mode, self.machine))
         self.runs.append(run)
 
@@ -80,4 +83,4 @@ class Leases(Schedule[Idler]):
 
 TestLeases = Leases.TestCase
 # Shrinking takes minutes; to look for the shortest schedule take the phases away.
-TestLeases.settings = settings(max_examples=250, stateful_step_count=8, phases=[Phase.generate])
+TestLeases.settings = settings(max_examples=250, stateful_step_count=10, phases=[Phase.generate])
