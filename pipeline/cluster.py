@@ -5,7 +5,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -122,6 +122,7 @@ class RayFleet:
 
     def __init__(self, place: Workplace, *, cluster: ClusterSettings, parallel: ParallelSettings, groups: int) -> None:
         self._cluster = cluster
+        self._avoided: frozenset[str] = frozenset()
         crews: list[Crew] = [
             RenderGroup(f"group-{n}", place=place, cluster=cluster, parallel=parallel) for n in range(groups)
         ]
@@ -145,6 +146,12 @@ class RayFleet:
         events = [crew_of[ref].collect(ref) for ref in _arrived(list(crew_of), timeout_s)]
         events += [crew.check() for crew in self._crews.values()]
         return [event for event in events if event is not None]
+
+    def avoid(self, nodes: Collection[str], /) -> None:
+        self._avoided = frozenset(nodes)
+
+    def release(self, crew_id: str, /) -> None:
+        self._crews[crew_id].kill()
 
     def groups(self) -> tuple[GroupStatus, ...]:
         return tuple(crew.status() for crew in self._crews.values() if isinstance(crew, RenderGroup))

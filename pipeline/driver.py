@@ -22,6 +22,7 @@ from pipeline.fleet import (
     Event,
     FinishOrder,
     Fleet,
+    Joined,
     Lost,
     Order,
     Ready,
@@ -33,7 +34,7 @@ from pipeline.plan import clip_cost
 from pipeline.policy import FATAL, Streaks, Verdict, judge, places_behind
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
-from pipeline.types import Clip, ClipFailure, Finished, Stage
+from pipeline.types import Clip, ClipFailure, Finished, Stage, Wish
 
 POLL_S = 0.25  # how late a signal may be noticed
 STAGES: dict[Stage, str] = {"encode": "prompt encoder", "render": "render group", "finish": "finisher"}
@@ -62,6 +63,7 @@ class Oversight:
     """Whoever looks on at a run, and may end it."""
 
     stop: StopSignal = field(default_factory=StopSignal)
+    wish: Callable[[], Wish] = Wish  # what was asked of the run through its output; asked for often, answered at once
     observe: Callable[[Snapshot], None] = lambda snapshot: None
 
 
@@ -143,6 +145,10 @@ class Driver:
     # What came of it.
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, Joined):
+            self.crews[event.crew_id] = _Crew(event.stage)
+            self.fleet.start(event.crew_id)
+            return
         crew = self.crews[event.crew_id]
         if isinstance(event, Done) and _is_late(event, crew.order):
             log.warning("%s answered too late, its answer is void", event.crew_id)

@@ -4,9 +4,9 @@ A crew is an encoder, a render group or a finisher: it starts, carries out one o
 Every verb of a fleet returns at once; what came of it is an event.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, Stage
 
@@ -15,6 +15,11 @@ Handle: TypeAlias = object
 
 CONDITIONS_LOST = "ConditionsLost"  # kind of a failure: the node that held them is gone, whoever asked for them is well
 LATENTS_LOST = "LatentsLost"
+PREEMPTED = "Preempted"  # its node went away: neither the clip's fault nor the crew's
+
+# died: a process ended on a node that lives. hung: it missed a deadline. preempted: its node is gone, drains, or
+# cannot be reached. unplaced: there was no room for it.
+LossKind: TypeAlias = Literal["died", "hung", "preempted", "unplaced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +116,20 @@ class Lost:
 
     crew_id: str
     reason: str
+    kind: LossKind = "died"
+    node: str | None = None  # id of the culprit's, where a culprit is known
     fatal: str | None = None
 
 
-Event: TypeAlias = Ready | Done | Refused | Lost
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Another crew fits since a node joined. It wants to be started."""
+
+    crew_id: str
+    stage: Stage
+
+
+Event: TypeAlias = Ready | Done | Refused | Lost | Joined
 
 
 class Fleet(Protocol):
@@ -134,6 +149,14 @@ class Fleet(Protocol):
 
     def wait(self, timeout_s: float, /) -> list[Event]:
         """Events so far, at once if there are any, else after at most `timeout_s`. Deadlines are checked in here."""
+        ...
+
+    def avoid(self, nodes: Collection[str], /) -> None:
+        """From now on no crew is started on these nodes; whatever works there goes on."""
+        ...
+
+    def release(self, crew_id: str, /) -> None:
+        """Ends a crew that has no order, so that others can use its place. It may be started again."""
         ...
 
     def groups(self) -> tuple[GroupStatus, ...]: ...

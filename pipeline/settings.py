@@ -59,7 +59,13 @@ class ClusterSettings:
     clip_timeout_s: float = 7200.0  # one clip in a group
     finish_timeout_s: float = 1800.0  # decode, ffmpeg, upload
     collective_timeout_s: float = 300.0  # torch.distributed's own; the watchdog is usually sooner
+    leave_timeout_s: float = 10.0  # for the living ranks of a group to leave a collective that a dead one broke
+    shutdown_timeout_s: float = 20.0  # for actors and placements to be gone when a run ends
+    step_slack: float = 20.0  # a step that takes so many times what such steps took in this run counts as hung
+    step_least_s: float = 20.0  # but none that takes less than this
     health_period_s: float = 0.5
+    node_period_s: float = 2.0  # between two looks at which nodes have joined, left or drain
+    least_free_memory: float = 0.9  # of a card, before weights are loaded; less is somebody's who is not there any more
     stop_grace_s: float = 120.0  # after the first signal, for what is in flight
 
     def __post_init__(self) -> None:
@@ -68,23 +74,40 @@ class ClusterSettings:
         _at_least("cluster", self, SMALLEST_OBJECT_STORE, "object_store_bytes")
         _one_of("cluster", self, "device", ("auto", "cpu", "cuda"))
         _one_of("cluster", self, "placement", ("STRICT_PACK", "PACK"))
-        for name in ("placement", "load", "encode", "step", "clip", "finish", "collective"):
+        for name in ("placement", "load", "encode", "step", "clip", "finish", "collective", "leave", "shutdown"):
             _above_zero("cluster", self, f"{name}_timeout_s")
-        _above_zero("cluster", self, "health_period_s")
+        for name in ("health_period_s", "node_period_s", "step_least_s"):
+            _above_zero("cluster", self, name)
+        _at_least("cluster", self, 1, "step_slack")
+        _at_least("cluster", self, 0, "least_free_memory")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
-    """How often what may be tried again. A clip is given up before the groups that it kills."""
+    """How often what may be tried again, and when a run is not worth going on with.
+
+    A clip is given up before the groups that it kills, and a node before them.
+    """
 
     max_clip_deaths: int = 3  # groups that died with the clip, then it is FAILED
     max_crew_losses: int = 4  # times a group (or encoder, or finisher) is lost in a row, with different clips
     max_encode_attempts: int = 3
     max_finish_attempts: int = 3
+    max_evictions: int = 20  # times a clip may lose its place to nodes that go; it costs it nothing, but has an end
+    max_node_strikes: int = 3  # losses with different clips on one node, then nothing is started there
+    forgive_s: float = 1800.0  # until a strike against a node is forgotten
+    max_failed: int | None = None  # clips; the run stops when more have failed
+    max_failed_percent: float | None = None  # of its clips; the run stops when more have failed
+    first_failed: int | None = 20  # the run stops when its first so many clips have all failed
     failed: bool = True  # whether clips that an earlier run recorded as failed are tried again
 
     def __post_init__(self) -> None:
         _at_least("retry", self, 1, "max_clip_deaths", "max_encode_attempts", "max_finish_attempts")
+        _at_least("retry", self, 1, "max_evictions", "max_node_strikes")
+        _above_zero("retry", self, "forgive_s")
+        for name, least in (("max_failed", 0), ("max_failed_percent", 0), ("first_failed", 1)):
+            if getattr(self, name) is not None:
+                _at_least("retry", self, least, name)
         if self.max_crew_losses <= self.max_clip_deaths:
             raise ConfigError(
                 f"retry.max_crew_losses is {self.max_crew_losses}, expected more than retry.max_clip_deaths "

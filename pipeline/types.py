@@ -113,7 +113,16 @@ class GroupStatus:
     clip_id: str | None = None
     step: int = 0
     num_steps: int = 0
+    num_clips: int = 0  # rendered by it so far
     nodes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What somebody wants of a run that is under way."""
+
+    kind: Literal["go on", "pause", "cancel"] = "go on"
+    said: str = ""  # by whom and when, for the log
 
 
 JsonDict = dict[str, Any]

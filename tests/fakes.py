@@ -80,6 +80,8 @@ class FakeFleet:
     now_s: float = 0.0
     offers: list[tuple[str, Order]] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    avoided: frozenset[str] = frozenset()
     closed: bool = False
     most_unfinished: int = 0
 
@@ -131,6 +133,15 @@ class FakeFleet:
             for crew_id, crew in self._crews.items()
             if crew.stage == "render"
         )
+
+    def avoid(self, nodes: Collection[str], /) -> None:
+        self.avoided = frozenset(nodes)
+
+    def release(self, crew_id: str, /) -> None:
+        crew = self._crews[crew_id]
+        assert crew.state == "idle", f"{crew_id} is {crew.state}"
+        crew.state = "down"
+        self.released.append(crew_id)
 
     def close(self) -> None:
         self.closed = True
