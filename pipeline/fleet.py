@@ -88,6 +88,7 @@ class Ready:
     """The crew takes orders from now on."""
 
     crew_id: str
+    nodes: tuple[str, ...] = ()  # ids of those that its actors are on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,10 @@ class Fleet(Protocol):
         ...
 
     def avoid(self, nodes: Collection[str], /) -> None:
-        """From now on no crew is started on these nodes; whatever works there goes on."""
+        """From now on no crew is started on these nodes (ids, all that are to be avoided); what works there goes on.
+
+        Where no other living node could hold a crew they are used after all: a slow run is better than none.
+        """
         ...
 
     def release(self, crew_id: str, /) -> None:
