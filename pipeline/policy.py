@@ -1,24 +1,30 @@
 """What a failure costs whom: pure decisions on plain values, tested row by row. No clock, no Ray.
 
-| what happened                                     | the clip                        | the run                        |
-|---------------------------------------------------|---------------------------------|--------------------------------|
-| storage said no, weights or settings do not fit   | as it was                       | stops: exit 5, or 2            |
-| an error that the same input would repeat         | FAILED with the reason          | goes on                        |
-| its group died                                    | again, FAILED at its death cap  | group built anew, below        |
-| its finisher or encoder died, or failed oddly     | that stage again, FAILED at cap | crew started anew, below       |
-| latents or conditions went down with their node   | the stage that made them again  | goes on                        |
-| a crew lost in a row with different clips, at cap | as it was                       | goes on without that crew      |
-| the last crew of a stage                          | as it was                       | finishes what it can: exit 5   |
-"""
+| what happened                                     | the clip                        | crew and node                   | the run              |
+|---------------------------------------------------|---------------------------------|---------------------------------|----------------------|
+| storage said no, weights or settings do not fit   | as it was                       |                                 | stops: exit 5, or 2  |
+| an error that the same input would repeat         | FAILED with the reason          |                                 | goes on              |
+| a process of its group died, or it hung           | again, FAILED at its death cap  | a loss, a strike for the node   | goes on              |
+| its finisher or encoder died, or failed oddly     | that stage again, FAILED at cap | a loss, a strike for the node   | goes on              |
+| its node went, drains or cannot be reached        | again, free of charge           | placed elsewhere                | goes on              |
+| latents or conditions went down with their node   | the stage that made them again  |                                 | goes on              |
+| no room for a crew, and others of its kind work   |                                 | waits again                     | goes on              |
+| losses in a row with different clips, at cap      | as it was                       | the crew is not started again   | goes on without it   |
+| strikes on a node in a row, at cap                |                                 | nothing starts there for a time | goes on              |
+| the last crew of a stage is gone                  | as it was                       |                                 | exit 5, first what is in flight |
+| more clips FAILED than the limit, or the first K  | as it was                       |                                 | exit 5, first what is in flight |
+"""  # noqa: E501  # a table
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
+from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, PREEMPTED
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.types import ClipFailure, Stage
 
 FATAL = {"ConfigError": 2, "WeightsError": 2, "StoreError": 5}  # error class -> exit code of the run it stops
+FREE = frozenset({PREEMPTED, CONDITIONS_LOST, LATENTS_LOST})  # kinds of failure that cost a clip nothing
 
 
 class Verdict(Enum):
@@ -32,6 +38,9 @@ def judge(failures: Sequence[ClipFailure], retry: RetrySettings) -> Verdict:
     newest = failures[-1]
     if newest.kind in FATAL:
         return Verdict.STOP
+    if newest.kind in FREE:
+        count, cap = sum(failure.kind in FREE for failure in failures), retry.max_evictions
+        return Verdict.FAIL if count >= cap else Verdict.RETRY
     if not newest.retriable:
         return Verdict.FAIL
     caps: dict[Stage, int] = {
@@ -39,7 +48,7 @@ def judge(failures: Sequence[ClipFailure], retry: RetrySettings) -> Verdict:
         "render": retry.max_clip_deaths,
         "finish": retry.max_finish_attempts,
     }
-    count = sum(failure.stage == newest.stage and failure.retriable for failure in failures)
+    count = sum(each.stage == newest.stage and each.retriable and each.kind not in FREE for each in failures)
     return Verdict.FAIL if count >= caps[newest.stage] else Verdict.RETRY
 
 
@@ -56,9 +65,10 @@ class Streaks:
     """Losses in a row of each crew. Losses with one and the same suspect count once: it is suspected first."""
 
     def __init__(self, retry: RetrySettings) -> None:
-        self._cap = retry.max_crew_losses
+        self._retry = retry
         self._suspects: dict[str, set[object]] = defaultdict(set)
         self._without: Counter[str] = Counter()
+        self._evictions: Counter[str] = Counter()
 
     def lost(self, crew_id: str, suspect: object) -> bool:
         """True: start it again. False: it has reached its cap. `suspect`: its clip or condition, or None."""
@@ -66,11 +76,57 @@ class Streaks:
             self._without[crew_id] += 1
         else:
             self._suspects[crew_id].add(suspect)
-        return self._without[crew_id] + len(self._suspects[crew_id]) < self._cap
+        return self._without[crew_id] + len(self._suspects[crew_id]) < self._retry.max_crew_losses
+
+    def evicted(self, crew_id: str) -> bool:
+        """True: start it again elsewhere. False: it finds no node that stays."""
+        self._evictions[crew_id] += 1
+        return self._evictions[crew_id] < self._retry.max_evictions
 
     def worked(self, crew_id: str) -> None:
-        self._suspects.pop(crew_id, None)
-        self._without.pop(crew_id, None)
+        for counts in (self._suspects, self._without, self._evictions):
+            counts.pop(crew_id, None)
+
+
+class Strikes:
+    """Nodes on which crews were lost with different clips, in each stage for itself. Work done there takes one back."""
+
+    def __init__(self, retry: RetrySettings, *, clock: Callable[[], float]) -> None:
+        self._retry, self._clock = retry, clock
+        self._strikes: dict[tuple[str, Stage], dict[object, float]] = defaultdict(dict)  # suspect -> when
+
+    def strike(self, node: str, stage: Stage, suspect: object) -> None:
+        """One suspect strikes a node once; without one, each loss counts."""
+        self._strikes[node, stage][object() if suspect is None else suspect] = self._clock()
+
+    def worked(self, node: str, stage: Stage) -> None:
+        strikes = self._strikes.get((node, stage))
+        if strikes:
+            strikes.pop(next(iter(strikes)))
+
+    def blocked(self) -> frozenset[str]:
+        """Ids of nodes where nothing is to be started now."""
+        oldest = self._clock() - self._retry.forgive_s
+        for strikes in self._strikes.values():
+            for suspect in [each for each, at in strikes.items() if at <= oldest]:
+                del strikes[suspect]
+        full = self._retry.max_node_strikes
+        return frozenset(node for (node, _), strikes in self._strikes.items() if len(strikes) >= full)
+
+
+def too_many_failed(*, failed: int, succeeded: int, total: int, retry: RetrySettings) -> str | None:
+    """Why a run with so many FAILED of `total` clips is not worth going on with. `succeeded`: earlier runs' too."""
+    if failed == total:
+        return None  # nothing is left to save
+    first = retry.first_failed
+    if first is not None and failed >= first and not succeeded:
+        return f"the first {failed} clips have all failed (retry.first_failed is {first})"
+    if retry.max_failed is not None and failed > retry.max_failed:
+        return f"{failed} clips have failed (retry.max_failed is {retry.max_failed})"
+    percent = retry.max_failed_percent
+    if percent is not None and failed * 100 > percent * total:
+        return f"{failed} of {total} clips have failed (retry.max_failed_percent is {percent:g})"
+    return None
 
 
 def overdue(*, order_s: float, step_s: float, step: str, settings: ClusterSettings) -> str | None:

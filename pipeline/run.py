@@ -78,14 +78,22 @@ def _render(
     """With the output to ourselves: only now is it known what earlier runs have left."""
     store = open_store(settings.output, settings.storage)
     plan = _plan(settings, manifest, store)
-    recorder = RunRecorder(store, manifest=manifest, plan=plan, facts=facts, media=settings.media, lease=lease)
+    recorder = RunRecorder(
+        store,
+        manifest=manifest,
+        plan=plan,
+        facts=facts,
+        media=settings.media,
+        lease=lease,
+        clip_logs=settings.people.clip_logs,
+    )
     recorder.begin()
     log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))
     last: list[Snapshot] = []
     times = RunTimes(recorder, began=began)
     clips = manifest.load(plan.to_render)
     try:
-        outcome = _drive(settings, clips, times, last, oversight=oversight) if clips else None
+        outcome = _drive(settings, clips, times, last, num_done=len(plan.done), oversight=oversight) if clips else None
     finally:
         recorder.flush()  # nothing is under way when the lease is given back
     unwritten = _close(recorder)
@@ -166,7 +174,13 @@ def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
 
 
 def _drive(
-    settings: RunSettings, clips: Sequence[Clip], recorder: RunTimes, last: list[Snapshot], *, oversight: Oversight
+    settings: RunSettings,
+    clips: Sequence[Clip],
+    recorder: RunTimes,
+    last: list[Snapshot],
+    *,
+    num_done: int,
+    oversight: Oversight,
 ) -> Outcome:
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
     from pipeline.worker import Workplace
@@ -207,8 +221,8 @@ def _drive(
                 recorder=recorder,
                 cluster=settings.cluster,
                 retry=settings.retry,
-                signal=oversight.stop,
-                observe=observe,
+                num_done=num_done,
+                oversight=replace(oversight, observe=observe),
             ).run()
 
 

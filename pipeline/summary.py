@@ -22,6 +22,7 @@ class Snapshot:
     elapsed_s: float
     groups: tuple[GroupStatus, ...]
     stopping: str | None = None  # why nothing new is started
+    paused: str | None = None  # who asked for that, while it lasts
 
     @property
     def clips_per_hour(self) -> float | None:

@@ -217,6 +217,7 @@ class MemoryRecorder:
     records: dict[str, Finished] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     failures: dict[str, list[ClipFailure]] = field(default_factory=dict)
+    logs: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # attempt -> clip id, lines
     writes: int = 0
 
     def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
@@ -231,6 +232,10 @@ class MemoryRecorder:
         assert clip.clip_id not in self.records
         assert clip.clip_id not in self.failures
         self.failures[clip.clip_id] = list(failures)
+
+    def log(self, clip: Clip, *, attempt: str, lines: Sequence[str]) -> None:
+        assert attempt not in self.logs
+        self.logs[attempt] = (clip.clip_id, list(lines))
 
     def _write(self) -> None:
         self.writes += 1

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.board import Place
-from pipeline.driver import Driver, Outcome, StopSignal
+from pipeline.driver import Driver, Outcome, Oversight, StopSignal
 from pipeline.fleet import EncodeOrder, FinishOrder, RenderOrder, Text
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import Snapshot
-from pipeline.types import Clip, Stage
+from pipeline.types import Clip, Stage, Wish
 from tests.fakes import FakeFleet, Fault, MemoryRecorder, What, make_clip, make_clips
 
 CLUSTER = ClusterSettings(stop_grace_s=100)
@@ -34,6 +34,8 @@ def drive(
     observe: Callable[[Snapshot], None] = lambda snapshot: None,
     cluster: ClusterSettings = CLUSTER,
     retry: RetrySettings = RETRY,
+    wish: Callable[[], Wish] = Wish,
+    num_done: int = 0,
 ) -> Outcome:
     turns = Counter[str]()
 
@@ -48,8 +50,8 @@ def drive(
         recorder=recorder if recorder is not None else MemoryRecorder(),
         cluster=cluster,
         retry=retry,
-        signal=signal,
-        observe=watch,
+        oversight=Oversight(stop=signal or StopSignal(), wish=wish, observe=watch),
+        num_done=num_done,
         clock=fleet.clock,
     ).run()
     assert fleet.closed

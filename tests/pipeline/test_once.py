@@ -19,7 +19,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from pipeline.driver import Driver, StopSignal
+from pipeline.driver import Driver, Oversight, StopSignal
 from pipeline.driver import Outcome as Driven
 from pipeline.errors import LeaseHeld, StoreError
 from pipeline.fleet import Done, Event, FinishOrder, Refused
@@ -149,8 +149,7 @@ class Render(Run):
             recorder=self.recorder,
             cluster=CLUSTER,
             retry=RETRY,
-            signal=self.signal,
-            observe=self._observer(machine.clock),
+            oversight=Oversight(stop=self.signal, observe=self._observer(machine.clock)),
             clock=fleet.clock,
         ).run()
         self.recorder.close()

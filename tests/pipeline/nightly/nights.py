@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.board import Place
-from pipeline.driver import Driver, StopSignal
+from pipeline.driver import Driver, Oversight, StopSignal
 from pipeline.errors import Finding, LeaseHeld, ManifestError, StoreError
 from pipeline.fleet import Event, Order, RenderOrder
 from pipeline.nightly.agenda import Work
@@ -155,8 +155,7 @@ class SimRenderer:
             recorder=recorder,
             cluster=ClusterSettings(stop_grace_s=10),
             retry=RetrySettings(max_clip_deaths=1, max_crew_losses=9),
-            signal=stop,
-            observe=look_on,
+            oversight=Oversight(stop=stop, observe=look_on),
             clock=fleet.clock,
         )
         try:

@@ -1,0 +1,113 @@
+"""Which crews a run has, which of them may be given work, and which are started again after a loss.
+
+It counts losses by `policy` and starts, avoids and releases through the fleet; of clips it knows suspects only.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.fleet import Fleet, Joined, Lost, Order, Ready
+from pipeline.policy import Streaks, Strikes
+from pipeline.settings import RetrySettings
+from pipeline.types import Stage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Member:
+    """One crew. `resting`: ended for as long as the run is paused. `gone`: not started again in this run."""
+
+    stage: Stage
+    state: Literal["starting", "ready", "resting", "gone"] = "starting"
+    order: Order | None = None
+    nodes: tuple[str, ...] = ()  # ids, since it was ready last
+
+
+class Roster:
+    def __init__(self, fleet: Fleet, *, retry: RetrySettings, clock: Callable[[], float]) -> None:
+        self._fleet = fleet
+        self._streaks, self._strikes = Streaks(retry), Strikes(retry, clock=clock)
+        self._avoided: frozenset[str] = frozenset()
+        self.members: dict[str, Member] = {}
+
+    def start(self) -> None:
+        for crew_id, stage in self._fleet.crews().items():
+            self.joined(Joined(crew_id=crew_id, stage=stage))
+
+    def joined(self, event: Joined) -> None:
+        self.members[event.crew_id] = Member(event.stage)
+        self._fleet.start(event.crew_id)
+
+    def ready(self, event: Ready) -> None:
+        member = self.members[event.crew_id]
+        member.state, member.nodes = "ready", event.nodes
+
+    def worked(self, crew_id: str) -> None:
+        """It answered: nothing is wrong with it, nor with its node."""
+        member = self.members[crew_id]
+        self._streaks.worked(crew_id)
+        for node in member.nodes:
+            self._strikes.worked(node, member.stage)
+
+    def counts(self) -> dict[Stage, int]:
+        """Crews of each stage that work or will."""
+        counts: dict[Stage, int] = {"encode": 0, "render": 0, "finish": 0}
+        for member in self.members.values():
+            counts[member.stage] += member.state != "gone"
+        return counts
+
+    def idle(self) -> Iterator[tuple[str, Member]]:
+        return ((crew_id, each) for crew_id, each in self.members.items() if each.state == "ready" and not each.order)
+
+    def lost(self, event: Lost, suspect: object) -> bool:
+        """Counts the loss. Whether the crew is worth starting again."""
+        member = self.members[event.crew_id]
+        member.state = "starting"
+        if event.kind == "preempted":
+            return self._streaks.evicted(event.crew_id)
+        if event.kind == "unplaced" and any(
+            each.state == "ready" for each in self.members.values() if each.stage == member.stage
+        ):
+            return True
+        if event.node is not None:
+            self._strikes.strike(event.node, member.stage, suspect)
+        return self._streaks.lost(event.crew_id, suspect)
+
+    def start_again(self, crew_id: str) -> None:
+        self.avoid_blocked()
+        self.members[crew_id].state = "starting"
+        self._fleet.start(crew_id)
+
+    def give_up(self, crew_id: str) -> None:
+        self.members[crew_id].state = "gone"
+
+    def avoid_blocked(self) -> None:
+        """Tells the fleet where nothing is to be started, when that has changed."""
+        blocked = self._strikes.blocked()
+        for node in sorted(blocked - self._avoided):
+            log.warning("nothing more is started on node %s: crews were lost there in a row", node[:8])
+        for node in sorted(self._avoided - blocked):
+            log.info("node %s is used again", node[:8])
+        if blocked != self._avoided:
+            self._avoided = blocked
+            self._fleet.avoid(blocked)
+
+    # While the run is paused.
+
+    def rest(self) -> None:
+        """Gives the places of idle crews back to the cluster."""
+        for crew_id, member in list(self.idle()):
+            self._fleet.release(crew_id)
+            member.state = "resting"
+
+    def rest_instead(self, crew_id: str) -> None:
+        """Of starting again what was lost."""
+        self.members[crew_id].state = "resting"
+
+    def wake(self) -> None:
+        for crew_id, member in self.members.items():
+            if member.state == "resting":
+                self.start_again(crew_id)
