@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pipeline.clip_logs import ClipLogs
 from pipeline.errors import ConfigError, LeaseLost, ManifestError, StoreError
 from pipeline.lease.holding import Lease
 from pipeline.ledger import ClipRecord, Ledger, deciding_values, record_key
@@ -49,12 +50,14 @@ class RunRecorder:
         facts: RunFacts,
         media: MediaSettings,
         lease: Lease,
+        clip_logs: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store, self.manifest, self.plan, self.facts = store, manifest, plan, facts
         self.media, self.lease = media, lease
         self.ledger = Ledger(store)
         self.outcomes = Outcomes(manifest.index)
+        self._clip_logs = ClipLogs(store, run_id=facts.run_id, lease=lease) if clip_logs else None
         self._clock = clock
         self._written_at = clock()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
@@ -104,6 +107,11 @@ class RunRecorder:
         self.lease.check()
         self.ledger.fail(clip.clip_id, settings_hash=hashed, failures=failures, row=self.manifest.row(clip))
 
+    def log(self, clip: Clip, *, attempt: str, lines: Sequence[str]) -> None:
+        """What an attempt that ended has gone through. Returns at once; one that cannot be written is only missed."""
+        if self._clip_logs is not None:
+            self._clip_logs.write(clip.clip_id, attempt=attempt, lines=lines)
+
     def refresh(self, in_flight: Sequence[str]) -> None:
         """Rewrites the results if the last time is long enough ago. Storage's refusal is no reason to stop: not yet.
 
@@ -121,6 +129,8 @@ class RunRecorder:
         """The last results, and the mark of success when every row has a record."""
         self.flush()
         self._writer.shutdown()
+        if self._clip_logs is not None:
+            self._clip_logs.close()
         ended = datetime.now(UTC)
         self._write(self.outcomes, replace(self.facts, ended_at=ended))
         if self.outcomes.counts()["SUCCEEDED"] == len(self.manifest):

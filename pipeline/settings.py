@@ -3,7 +3,7 @@
 Fields have the defaults of `conf/`; every rule about them is checked here and a bad value is a ConfigError.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model.config import ModelConfig
@@ -133,6 +133,17 @@ class LeaseSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeopleSettings:
+    """What those who look on get, and how soon they are heard."""
+
+    control_s: float = 5.0  # between two looks at what was asked of the run: cancel, pause, resume
+    clip_logs: bool = True  # a file for each attempt at a clip
+
+    def __post_init__(self) -> None:
+        _above_zero("job", self, "control_s")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """One `render` from manifest to output."""
 
@@ -146,6 +157,7 @@ class RunSettings:
     cluster: ClusterSettings
     retry: RetrySettings
     lease: LeaseSettings
+    people: PeopleSettings = field(default_factory=PeopleSettings)
     truncate_text: bool = False
     images: ImageAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
     selection: Selection = EVERYTHING  # of the manifest's rows

@@ -114,6 +114,8 @@ class Recording(Protocol):
 
     def fail(self, clip: Clip, *, failures: Sequence[ClipFailure]) -> None: ...
 
+    def log(self, clip: Clip, *, attempt: str, lines: Sequence[str]) -> None: ...
+
     def refresh(self, in_flight: Sequence[str]) -> None: ...
 
 
@@ -145,6 +147,9 @@ class RunTimes:
     def fail(self, clip: Clip, *, failures: Sequence[ClipFailure]) -> None:
         self._num_failed += 1
         self._recorder.fail(clip, failures=failures)
+
+    def log(self, clip: Clip, *, attempt: str, lines: Sequence[str]) -> None:
+        self._recorder.log(clip, attempt=attempt, lines=lines)
 
     def refresh(self, in_flight: Sequence[str]) -> None:
         self._recorder.refresh(in_flight)

@@ -60,6 +60,9 @@ class Kept:
     def fail(self, clip: Clip, **_: object) -> None:
         self.told.append(f"failed {clip.clip_id}")
 
+    def log(self, clip: Clip, **_: object) -> None:
+        self.told.append(f"logged {clip.clip_id}")
+
     def refresh(self, in_flight: object) -> None:
         self.told.append(f"refreshed {in_flight}")
 
