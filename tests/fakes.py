@@ -17,6 +17,7 @@ from pipeline.fleet import (
     EncodeOrder,
     Event,
     FinishOrder,
+    Joined,
     Lost,
     Order,
     Picture,
@@ -27,7 +28,7 @@ from pipeline.fleet import (
 from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, MediaFile, Probe, Stage
 from tests import clips
 
-What = Literal["lose", "lose_start", "refuse", "trip", "store", "inputs"]
+What = Literal["lose", "lose_start", "evict", "refuse", "trip", "store", "inputs"]
 SECONDS: dict[Stage, float] = {"encode": 1.0, "render": 10.0, "finish": 4.0}
 START_S = 3.0
 
@@ -63,6 +64,7 @@ class FakeCrew:
     answer: Event | None = None
     order: Order | None = None
     since_s: float = 0.0
+    node: str = ""
 
 
 @dataclass
@@ -76,6 +78,10 @@ class FakeFleet:
     poison: Collection[str] = ()
     always_lost: Collection[str] = ()  # crew ids that never come up
     fatal_start: Mapping[str, str] = field(default_factory=dict)  # crew id -> error class
+    nodes: Sequence[str] = ("node-0",)  # each crew has its own, while that is not avoided
+    bad_nodes: Collection[str] = ()  # whatever is started there is lost with its first order
+    joins_at_s: Sequence[float] = ()  # when another group fits
+    unplaced: Collection[str] = ()  # crew ids that find no room
     seconds: Mapping[Stage, float] = field(default_factory=lambda: dict(SECONDS))
     now_s: float = 0.0
     offers: list[tuple[str, Order]] = field(default_factory=list)
@@ -91,6 +97,7 @@ class FakeFleet:
         self._orders: Counter[Stage] = Counter()
         self._starts: Counter[Stage] = Counter()
         self._unfinished = 0
+        self._joined: list[str] = []
 
     def clock(self) -> float:
         return self.now_s
@@ -104,21 +111,30 @@ class FakeFleet:
         fault = self._fault(crew.stage, self._starts[crew.stage], "lose_start")
         self._starts[crew.stage] += 1
         self.starts.append(crew_id)
-        answer: Event = Ready(crew_id=crew_id)
+        allowed = [node for node in self.nodes if node not in self.avoided] or self.nodes
+        crew.node = allowed[list(self._crews).index(crew_id) % len(allowed)]
+        answer: Event = Ready(crew_id=crew_id, nodes=(crew.node,))
         if fault or crew_id in self.always_lost or crew_id in self.fatal_start:
             answer = Lost(crew_id=crew_id, reason="did not come up", fatal=self.fatal_start.get(crew_id))
+        if crew_id in self.unplaced:
+            answer = Lost(crew_id=crew_id, reason="there is no room", kind="unplaced")
         self._begin(crew, "starting", START_S, answer)
 
     def offer(self, crew_id: str, order: Order, /) -> None:
         crew = self._crews[crew_id]
         assert crew.state == "idle", f"{crew_id} is {crew.state}"
-        fault = self._fault(crew.stage, self._orders[crew.stage], "lose", "refuse", "trip", "store", "inputs")
+        kinds: tuple[What, ...] = ("lose", "evict", "refuse", "trip", "store", "inputs")
+        fault = self._fault(crew.stage, self._orders[crew.stage], *kinds)
         self._orders[crew.stage] += 1
         self.offers.append((crew_id, order))
         crew.order, crew.since_s = order, self.now_s
         self._begin(crew, "busy", self.seconds[crew.stage], self._answer(crew_id, crew, order, fault))
 
     def wait(self, timeout_s: float, /) -> list[Event]:
+        if len(self._joined) < len(self.joins_at_s) and self.now_s >= self.joins_at_s[len(self._joined)]:
+            self._joined.append(f"joined-{len(self._joined)}")
+            self._crews[self._joined[-1]] = FakeCrew("render")
+            return [Joined(crew_id=self._joined[-1], stage="render")]
         waiting = [crew for crew in self._crews.values() if crew.answer is not None]
         due_s = min((crew.due_s for crew in waiting), default=self.now_s + timeout_s)
         if due_s > self.now_s + timeout_s:
@@ -171,8 +187,10 @@ class FakeFleet:
             if (isinstance(order, EncodeOrder))
             else {order.clip.clip_id}
         )
-        if fault == "lose" or names & set(self.poison):
-            return Lost(crew_id=crew_id, reason="killed")
+        if fault == "evict":
+            return Lost(crew_id=crew_id, reason="its node is gone", kind="preempted", node=crew.node)
+        if fault == "lose" or names & set(self.poison) or crew.node in self.bad_nodes:
+            return Lost(crew_id=crew_id, reason="killed", node=crew.node)
         if fault is not None:
             kinds = {"refuse": "ClipError", "trip": "RuntimeError", "store": "StoreError", "inputs": LATENTS_LOST}
             kind = CONDITIONS_LOST if fault == "inputs" and stage == "render" else kinds[fault]

@@ -3,11 +3,13 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.policy import Streaks, Verdict, judge, overdue, places_behind
+from pipeline.policy import Streaks, Strikes, Verdict, judge, overdue, places_behind, too_many_failed
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.types import ClipFailure, Stage
 
-RETRY = RetrySettings(max_clip_deaths=3, max_crew_losses=4, max_encode_attempts=2, max_finish_attempts=2)
+RETRY = RetrySettings(
+    max_clip_deaths=3, max_crew_losses=4, max_encode_attempts=2, max_finish_attempts=2, max_evictions=10
+)
 
 
 def failure(stage: Stage, kind: str = "GroupLost", *, retriable: bool = True) -> ClipFailure:
@@ -27,6 +29,13 @@ def failure(stage: Stage, kind: str = "GroupLost", *, retriable: bool = True) ->
         ([failure("finish", "EncodeError", retriable=False)], Verdict.FAIL),
         ([failure("render", "ClipError", retriable=False)], Verdict.FAIL),
         ([failure("finish", "StoreError", retriable=False)], Verdict.STOP),
+        # What nobody can help costs nothing, but has an end.
+        ([failure("render", "Preempted")] * 4, Verdict.RETRY),
+        ([failure("render", "Preempted"), failure("finish", "LatentsLost")] * 2 + [failure("render")], Verdict.RETRY),
+        ([failure("render", "Preempted")] * 9 + [failure("render")] * 2, Verdict.RETRY),
+        ([failure("render", "Preempted")] * 9 + [failure("render")] * 3, Verdict.FAIL),
+        ([failure("finish", "LatentsLost")] * 9, Verdict.RETRY),
+        ([failure("finish", "LatentsLost")] * 5 + [failure("render", "ConditionsLost")] * 5, Verdict.FAIL),
         # Storage that says no is the run's matter, however often the clip failed before.
         ([failure("finish", "CrewLost"), failure("finish", "StoreError")], Verdict.STOP),
         ([failure("encode", "WeightsError", retriable=False)], Verdict.STOP),
@@ -76,3 +85,88 @@ def test_a_group_is_overdue_by_its_step_or_by_its_clip() -> None:
         overdue(order_s=50, step_s=11, step="step 3 of 8", settings=settings) or ""
     )
     assert "not done after 101 s" in (overdue(order_s=101, step_s=1, step="step 7 of 8", settings=settings) or "")
+
+
+def test_an_eviction_is_not_a_loss_until_there_were_too_many() -> None:
+    streaks = Streaks(RETRY)
+    assert [streaks.evicted("group-0") for _ in range(10)] == [True] * 9 + [False]
+    streaks.worked("group-0")
+    assert streaks.evicted("group-0")
+    assert streaks.lost("group-0", "a")
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def struck(*suspects: object, stage: Stage = "render", clock: Clock | None = None) -> Strikes:
+    strikes = Strikes(RETRY, clock=clock or Clock())
+    for suspect in suspects:
+        strikes.strike("bad", stage, suspect)
+    return strikes
+
+
+def test_three_different_clips_lost_on_a_node_block_it() -> None:
+    assert struck("a", "b").blocked() == frozenset()
+    assert struck("a", "b", "c").blocked() == {"bad"}
+    assert struck(None, None, None).blocked() == {"bad"}
+
+
+def test_one_clip_strikes_a_node_once() -> None:
+    assert struck("a", "a", "a", "b").blocked() == frozenset()
+
+
+def test_stages_count_for_themselves() -> None:
+    strikes = struck("a", "b")
+    strikes.strike("bad", "finish", "c")
+    strikes.worked("bad", "finish")
+    assert strikes.blocked() == frozenset()
+    strikes.strike("bad", "render", "c")
+    strikes.worked("bad", "finish")
+    assert strikes.blocked() == {"bad"}
+
+
+def test_work_done_takes_one_strike_back() -> None:
+    strikes = struck("a", "b")
+    strikes.worked("bad", "render")
+    strikes.strike("bad", "render", "c")
+    assert strikes.blocked() == frozenset()
+    strikes.strike("bad", "render", "d")
+    assert strikes.blocked() == {"bad"}
+
+
+def test_strikes_are_forgiven_after_a_time() -> None:
+    clock = Clock()
+    strikes = struck("a", "b", "c", clock=clock)
+    clock.now_s = RETRY.forgive_s - 1
+    assert strikes.blocked() == {"bad"}
+    clock.now_s += 1
+    assert strikes.blocked() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("limits", "failed", "succeeded", "stops"),
+    [
+        ({"first_failed": 5}, 4, 0, False),
+        ({"first_failed": 5}, 5, 0, True),
+        ({"first_failed": 5}, 50, 1, False),
+        ({"first_failed": None}, 99, 0, False),
+        ({"max_failed": 3}, 3, 9, False),
+        ({"max_failed": 3}, 4, 9, True),
+        ({"max_failed": 0}, 1, 9, True),
+        ({"max_failed_percent": 10.0}, 10, 9, False),
+        ({"max_failed_percent": 10.0}, 11, 9, True),
+        ({"max_failed_percent": 0.0}, 1, 9, True),
+        ({"max_failed": 3}, 100, 0, False),  # of 100: nothing is left to save
+    ],
+)
+def test_a_run_with_too_many_failures_is_not_worth_going_on_with(
+    limits: dict[str, float], failed: int, succeeded: int, stops: bool
+) -> None:
+    retry = RetrySettings(**limits)  # type: ignore[arg-type]  # of several types
+    reason = too_many_failed(failed=failed, succeeded=succeeded, total=100, retry=retry)
+    assert (reason is not None) == stops
+    assert reason is None or all(str(f"{value:g}") in reason for value in limits.values())
