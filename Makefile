@@ -22,8 +22,8 @@ setup: .venv/.ready ## make .venv with everything in it, ffmpeg included
 render: .venv/.ready ## render the ten clips of examples/demo.parquet into outputs/demo
 	.venv/bin/happyhorse render manifest=examples/demo.parquet output="$(OUTPUT)" $(ARGS)
 
-test: .venv/.ready ## run every test (CONTRIBUTING.md has the quick ones)
-	.venv/bin/python -m pytest $(ARGS)
+test: .venv/.ready ## run every test, two at a time (ARGS="-n 0 FILE" for one under a debugger)
+	.venv/bin/python -m pytest -n 2 $(ARGS)
 
 lint: .venv/.ready ## style and types, without running anything
 	.venv/bin/ruff check .

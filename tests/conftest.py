@@ -1,6 +1,7 @@
 """Order of the tests: quick ones first, so that a mistake shows before Ray, S3 and whole renders are started."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -27,3 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "released_weights" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")  # it imports diffusers and transformers
     items.sort(key=lambda item: max((n for n, name in enumerate(ORDER, 1) if item.get_closest_marker(name)), default=0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With workers (`-n 2`): the same order, by and large."""
+    from tests.sharing_out import InPieces  # it needs xdist
+
+    config.option.loadscopereorder = False
+    return InPieces(config, log)

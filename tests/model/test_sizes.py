@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 
 import pytest
 
@@ -17,6 +18,7 @@ NUM_PIXELS = {"256P": 448 * 256, "540P": 896 * 512, "720P": 1280 * 720, "1080P":
 RELEASED = {("256P", "16:9"): (448, 256), ("540P", "16:9"): (896, 512)}  # width, height; decoded whole
 
 
+@cache  # to compose takes half a second
 def model(name: str) -> ModelConfig:
     return run_settings(compose_values("render", read_words([f"model={name}", "manifest=m", "output=o"]))).model
 
@@ -50,7 +52,8 @@ def test_every_clip_is_even_on_the_grid_and_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", [each for each in MODELS if not each.startswith("foal")])
 def test_released_sizes_come_from_the_pixel_count_of_their_name(name: str) -> None:
-    for resolution, ratios in model(name).sizes.items():
+    sizes = model(name).sizes
+    for resolution, ratios in sizes.items():
         assert list(ratios) == RATIOS, resolution
         for ratio, size in ratios.items():
             turned = ":".join(reversed(ratio.split(":")))
@@ -62,7 +65,7 @@ def test_released_sizes_come_from_the_pixel_count_of_their_name(name: str) -> No
                 assert (size.latent_height, size.latent_width) == (computed.latent_height, computed.latent_width)
                 wanted = Fraction(*map(int, ratio.split(":")))
                 assert abs(size.width / size.height / float(wanted) - 1) < 0.01, f"{resolution} {ratio}"
-            first = model(name).sizes["256P"][ratio]
+            first = sizes["256P"][ratio]
             if resolution != "256P":
                 assert (size.first_latent_height, size.first_latent_width) == (first.latent_height, first.latent_width)
 
