@@ -1,0 +1,135 @@
+"""What a driver does in a bad night: nodes that go and come, limits of failure, pauses, and what each attempt leaves."""
+
+from pipeline.board import Place
+from pipeline.driver import StopSignal
+from pipeline.settings import RetrySettings
+from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
+from tests.driving import RETRY, asked_at, drive, places
+from tests.fakes import FakeFleet, Fault, MemoryRecorder, make_clips
+
+
+def test_a_node_that_goes_costs_its_clip_nothing() -> None:
+    recorder = MemoryRecorder()
+    faults = [Fault(stage="render", nth=n, what="evict") for n in range(5)]
+    drive(make_clips(2), FakeFleet(faults=faults), recorder, retry=RetrySettings(max_clip_deaths=1))
+    assert set(recorder.records) == {"clip-0", "clip-1"}
+
+
+def test_a_clip_that_nodes_never_keep_is_given_up_at_last() -> None:
+    recorder = MemoryRecorder()
+    faults = [Fault(stage="render", nth=n, what="evict") for n in range(4)]
+    outcome = drive(make_clips(2), FakeFleet(faults=faults), recorder, retry=RetrySettings(max_evictions=4))
+    assert set(recorder.failures) == {"clip-0"}
+    assert outcome.exit_code == ENVIRONMENT  # nor was there a node that kept its group
+
+
+def test_a_node_that_fails_everything_gets_nothing_more_and_costs_no_clip() -> None:
+    recorder = MemoryRecorder()
+    fleet = FakeFleet(nodes=("bad", "good", "fine"), bad_nodes={"bad"}, groups_wanted=3, encoders=2, finishers=2)
+    outcome = drive(make_clips(20), fleet, recorder)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.avoided == {"bad"}
+
+
+def test_a_blocked_node_is_used_again_after_a_time() -> None:
+    fleet = FakeFleet(nodes=("bad", "good", "fine"), bad_nodes={"bad"}, groups_wanted=3)
+    drive(make_clips(40), fleet, retry=RetrySettings(forgive_s=60, max_crew_losses=9))
+    assert fleet.avoided == frozenset()
+
+
+def test_a_group_without_room_waits_as_long_as_others_work() -> None:
+    fleet = FakeFleet(groups_wanted=2, unplaced={"render-0"})
+    outcome = drive(make_clips(30), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.starts.count("render-0") > RETRY.max_crew_losses
+
+
+def test_a_run_without_room_for_any_group_stops() -> None:
+    outcome = drive(make_clips(3), FakeFleet(unplaced={"render-0"}))
+    assert outcome.exit_code == ENVIRONMENT
+    assert outcome.stopped is not None
+    assert "there is no room" in outcome.stopped
+
+
+def test_a_group_on_a_node_that_joins_is_given_clips() -> None:
+    fleet = FakeFleet(joins_at_s=(20,))
+    outcome = drive(make_clips(8), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert sum(crew_id == "joined-0" for crew_id, _ in fleet.offers) >= 3
+
+
+def test_a_run_whose_first_clips_all_fail_stops() -> None:
+    clips = make_clips(12)
+    recorder = MemoryRecorder()
+    fleet = FakeFleet(faults=[Fault(stage="render", nth=n, what="refuse") for n in range(12)])
+    outcome = drive(clips, fleet, recorder, retry=RetrySettings(first_failed=4))
+    assert outcome.exit_code == ENVIRONMENT
+    assert outcome.stopped is not None
+    assert "first 4 clips have all failed" in outcome.stopped
+    assert len(recorder.failures) == 4
+
+
+def test_clips_that_earlier_runs_finished_prove_that_it_can_be_done() -> None:
+    fleet = FakeFleet(faults=[Fault(stage="render", nth=n, what="refuse") for n in range(6)])
+    outcome = drive(make_clips(7), fleet, retry=RetrySettings(first_failed=4), num_done=1)
+    assert outcome.exit_code is None
+
+
+def test_a_pause_finishes_what_is_in_flight_gives_the_places_back_and_goes_on() -> None:
+    fleet, recorder = FakeFleet(groups_wanted=2), MemoryRecorder()
+    seen: list[tuple[float, str | None, int, int]] = []
+
+    def look_on(snapshot: Snapshot) -> None:
+        seen.append((fleet.now_s, snapshot.paused, len(snapshot.in_flight), len(fleet.released)))
+
+    outcome = drive(make_clips(8), fleet, recorder, wish=asked_at(fleet, pause=(20, 200)), observe=look_on)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert outcome.exit_code is None
+    assert any(paused == "by somebody" and in_flight for _, paused, in_flight, _ in seen)
+    resting = [row for row in seen if 60 < row[0] < 200]
+    assert resting
+    assert all(in_flight == 0 and released == 4 for _, _, in_flight, released in resting)
+    assert set(recorder.attempts.values()) == {1}
+
+
+def test_nothing_that_is_lost_while_paused_is_started_again() -> None:
+    fleet = FakeFleet(groups_wanted=2, faults=[Fault(stage="render", nth=1, what="lose")])
+    drive(make_clips(6), fleet, wish=asked_at(fleet, pause=(6, 100)))
+    assert set(fleet.released) == {"render-0", "encode-0", "finish-0"}
+    assert fleet.starts.count("render-1") == 2
+
+
+def test_a_canceled_run_finishes_what_is_in_flight_and_leaves_the_rest() -> None:
+    fleet, recorder = FakeFleet(), MemoryRecorder()
+    outcome = drive(make_clips(8), fleet, recorder, wish=asked_at(fleet, cancel=(20, 9_999)))
+    assert (outcome.exit_code, outcome.canceled, outcome.stopped) == (STOPPED, True, "canceled by somebody")
+    assert 0 < len(recorder.records) < 8
+    assert outcome.board.count(Place.SUCCEEDED, Place.PENDING) == 8
+
+
+def test_a_paused_run_can_be_canceled_and_stopped() -> None:
+    fleet = FakeFleet()
+    wish = asked_at(fleet, pause=(6, 50), cancel=(50, 9_999))
+    assert drive(make_clips(8), fleet, wish=wish).canceled
+    signal = StopSignal()
+
+    def stop(snapshot: Snapshot) -> None:
+        signal.count = int(other.now_s > 60)
+
+    other = FakeFleet()
+    assert (
+        drive(make_clips(8), other, signal=signal, observe=stop, wish=asked_at(other, pause=(6, 9_999))).exit_code == 3
+    )
+
+
+def test_each_attempt_leaves_a_log_that_says_what_and_where() -> None:
+    recorder = MemoryRecorder()
+    fleet = FakeFleet(faults=[Fault(stage="render", nth=0, what="lose"), Fault(stage="finish", nth=0, what="trip")])
+    drive(make_clips(1), fleet, recorder)
+    texts = ["\n".join(lines) for _, lines in recorder.logs.values()]
+    assert ["render failed, retry" in text for text in texts] == [True, False, False]
+    assert ["finish failed, retry: RuntimeError: trip" in text for text in texts] == [False, True, False]
+    assert texts[-1].endswith(": done")
+    assert "given to render-0 on node node-0" in texts[0]
+    assert "render-0 rendered it in 10.00 s" in texts[1]
+    assert recorder.records["clip-0"].attempt == list(recorder.logs)[-1]
