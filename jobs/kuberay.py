@@ -7,15 +7,23 @@ from typing import Any
 
 import yaml
 
-from jobs.elsewhere import TYPED
+from jobs.elsewhere import TYPED, run_name
 from jobs.typed import build
 from pipeline.errors import ConfigError
 from pipeline.kuberay.applying import apply_object
-from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job, run_name
+from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job
 from pipeline.kuberay.settings import KubernetesSettings
 from pipeline.settings import ClusterSettings, ParallelSettings
 
-HERE = ("dry_run", "check", "name", "cluster", "kubernetes")  # keys, or groups of them, that the cluster is not told
+HERE = (
+    "dry_run",
+    "check",
+    "name",
+    "python",
+    "pass_env",
+    "cluster",
+    "kubernetes",
+)  # keys, or groups of them, that the cluster is not told
 SAID_THERE = ("cluster.device", "cluster.grows", "cluster.placement_timeout_s", "parallel.groups")
 SAID = {"created": "is created", "updated": "is brought up to date", "there": "is there already: nothing is started"}
 PLACES = ("manifest", "inbox", "output", "weights", "findings")

@@ -1,4 +1,4 @@
-"""`happyhorse submit manifest=X output=Y cluster=kuberay`: a render that goes on when this machine is switched off.
+"""`happyhorse submit manifest=X output=Y cluster=ray|kuberay`: a render that goes on when this machine is switched off.
 
 Exit 0 submitted, or there already; 2 nothing was submitted; 5 the cluster cannot be reached.
 """
@@ -9,23 +9,23 @@ from typing import Any
 
 from jobs.elsewhere import TYPED, wants_kuberay
 from jobs.kuberay import start_job
+from jobs.ray_jobs import submit_ray_job
 from jobs.settings import run_settings
 from pipeline.errors import ConfigError
 from pipeline.settings import RunSettings
 
-OWN = (TYPED, "dry_run", "check", "name", "kubernetes")
+OWN = (TYPED, "dry_run", "check", "name", "python", "pass_env", "address", "kubernetes")
 
 
 def submit(values: Mapping[str, Any]) -> int:
-    if not wants_kuberay(values):
-        raise ConfigError("submit to a Ray cluster is not built yet; cluster=kuberay submits to Kubernetes")
-    settings = run_settings({key: value for key, value in values.items() if key not in OWN})
+    settings = run_settings({key: value for key, value in values.items() if key not in OWN} | {"address": None})
     for key in ("dry_run", "check"):
         if not isinstance(values[key], bool):
             raise ConfigError(f"{key}: got {values[key]!r}, expected true or false")
     if values["check"] and not values["dry_run"]:
         check_rows(settings)
-    return start_job(values, today=datetime.now(UTC).date())
+    today = datetime.now(UTC).date()
+    return start_job(values, today=today) if wants_kuberay(values) else submit_ray_job(values, today=today)
 
 
 def check_rows(settings: RunSettings) -> None:

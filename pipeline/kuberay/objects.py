@@ -4,18 +4,14 @@ The words of the command travel as JSON in an environment variable of the head: 
 them. `jobs/in_cluster.py` runs them there, and turns exit codes into what `backoffLimit` is meant for.
 """
 
-import hashlib
 import json
-import re
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from pipeline.kuberay.settings import KubernetesSettings
 
 COMMAND_VARIABLE = "HAPPYHORSE_COMMAND"
 ENTRYPOINT = "python -m jobs.in_cluster"
-SLUG_CHARS = 20  # KubeRay takes names of 47
 CACHE = "/srv/happyhorse/.cache"  # of the image's user; weights from object storage are kept there
 LABELS = {"app.kubernetes.io/name": "happyhorse", "app.kubernetes.io/managed-by": "happyhorse"}
 Plain = dict[str, Any]
@@ -36,17 +32,6 @@ class Work:
     words: tuple[str, ...]
     gpus: int
     versions: Versions
-
-
-def run_name(address: str, name: str | None, *, day: date | None = None) -> str:
-    """A name that Kubernetes takes: the same for the same output (and day), so that twice is once.
-
-    `name` says it instead of the output's address.
-    """
-    digest = hashlib.sha256((name or address).encode()).hexdigest()[:6]
-    slug = re.sub(r"[^a-z0-9]+", "-", (name or address.rstrip("/").rpartition("/")[2]).lower()).strip("-")
-    parts = ["happyhorse", slug[:SLUG_CHARS].strip("-") or "run", digest]
-    return "-".join([*parts, f"{day:%Y%m%d}"] if day else parts)
 
 
 def ray_job(settings: KubernetesSettings, work: Work, *, name: str) -> Plain:

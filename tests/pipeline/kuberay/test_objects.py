@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.compose import compose_values
+from jobs.elsewhere import run_name
 from jobs.kuberay import kubernetes_settings
 from jobs.words import read_words
 from pipeline.errors import ConfigError
-from pipeline.kuberay.objects import COMMAND_VARIABLE, Versions, Work, ray_cron_job, ray_job, run_name
+from pipeline.kuberay.objects import COMMAND_VARIABLE, Versions, Work, ray_cron_job, ray_job
 from pipeline.kuberay.settings import KubernetesSettings
 from tests.pipeline.kuberay.crds import problems
 
