@@ -1,4 +1,4 @@
-"""What a driver does in a bad night: nodes that go and come, limits of failure, pauses, and what each attempt leaves."""
+"""What a driver does in a bad night: nodes that go and come, limits, pauses, and what each attempt leaves."""
 
 from pipeline.board import Place
 from pipeline.driver import StopSignal
