@@ -10,6 +10,7 @@ RenderError
   StoreError      storage said no                              the run stops, nothing half-written; exit 5
     LeaseLost     another run has taken the output over        the run stops, the clips go on in that one; exit 5
   LeaseHeld       another run is at work on the output         nothing was started; exit 4
+  OutputPaused    somebody paused the output                   nothing was started; exit 3
 """
 
 from collections import Counter
@@ -93,4 +94,8 @@ class LeaseLost(StoreError):
 
 
 class LeaseHeld(RenderError):
+    pass
+
+
+class OutputPaused(RenderError):
     pass

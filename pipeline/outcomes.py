@@ -14,7 +14,7 @@ from pipeline.publication import KINDS
 from pipeline.types import State
 
 STATES: tuple[State, ...] = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELED")
-PENDING, RUNNING, SUCCEEDED, FAILED, _ = range(len(STATES))
+PENDING, RUNNING, SUCCEEDED, FAILED, CANCELED = range(len(STATES))
 ATTEMPT_DIGITS = 8
 SECONDS_DECIMALS = 4  # kept of a stage's time
 
@@ -75,6 +75,10 @@ class Outcomes:
     def fail(self, position: int, error: str) -> None:
         self._errors[position] = error
         self._states[position] = FAILED
+
+    def cancel(self) -> None:
+        """What has no outcome is not wanted any more."""
+        self._states[self._states == PENDING] = CANCELED
 
     def snapshot(self, running: Sequence[str] = ()) -> "Outcomes":
         """As it is now, to be written while the run goes on; of these clips, those without an outcome are RUNNING."""

@@ -20,13 +20,15 @@ from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import RESULTS
 from pipeline.outcomes import Outcomes, delivery_of
 from pipeline.plan import Plan
-from pipeline.results import RunFacts, write_results, write_run
+from pipeline.results import Moment, RunFacts, write_results, write_run
 from pipeline.store import Store
+from pipeline.summary import Snapshot
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings
 
 TEXTS = ("prompt", "negative_prompt")
 SUCCESS_KEY = "_SUCCESS.json"
 RESULTS_PERIOD_S = 60.0
+TURN_PERIOD_S = 5.0  # from one change of what a run does to `run.json` that says so
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,9 @@ class RunRecorder:
         self.outcomes = Outcomes(manifest.index)
         self._clip_logs = ClipLogs(store, run_id=facts.run_id, lease=lease) if clip_logs else None
         self._clock = clock
-        self._written_at = clock()
+        self._written_at = self._said_at = clock()
+        self._turn: object = None  # what the run did when it last said so
+        self._last = Moment()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
         self._writing: Future[None] | None = None
 
@@ -77,7 +81,7 @@ class RunRecorder:
         if len(self.plan.to_render) or len(self.plan.given_up):
             self.lease.check()
             self.store.delete(SUCCESS_KEY)
-            self._write(self.outcomes, self.facts)
+            self._write(self.outcomes, self.facts, Moment())
 
     def record(self, clip: Clip, *, finished: Finished, num_attempts: int, seconds: dict[str, float]) -> None:
         row = self.manifest.row(clip)
@@ -112,27 +116,37 @@ class RunRecorder:
         if self._clip_logs is not None:
             self._clip_logs.write(clip.clip_id, attempt=attempt, lines=lines)
 
-    def refresh(self, in_flight: Sequence[str]) -> None:
-        """Rewrites the results if the last time is long enough ago. Storage's refusal is no reason to stop: not yet.
+    def refresh(self, snapshot: Snapshot) -> None:
+        """Rewrites the results if the last time is long enough ago, `run.json` too when the run takes a turn.
 
-        LeaseLost as soon as that is known, so that a run that may record nothing more renders nothing more.
+        Storage's refusal is no reason to stop: not yet. LeaseLost as soon as that is known, so that a run that may
+        record nothing more renders nothing more.
         """
         if self.lease.lost is not None:
             raise LeaseLost(self.lease.lost)
-        if self._clock() - self._written_at < RESULTS_PERIOD_S or (self._writing and not self._writing.done()):
+        self._last = Moment.of(snapshot)
+        now, turn = self._clock(), _turn(snapshot)
+        is_due = now - self._written_at >= RESULTS_PERIOD_S
+        has_turned = turn != self._turn and now - self._said_at >= TURN_PERIOD_S
+        if not (is_due or has_turned) or (self._writing and not self._writing.done()):
             return
-        self._written_at = self._clock()
         self.flush()
-        self._writing = self._writer.submit(self._write, self.outcomes.snapshot(in_flight), self.facts)
+        self._said_at, self._turn = now, turn
+        self._written_at = now if is_due else self._written_at
+        write = self._write if is_due else self._write_run
+        self._writing = self._writer.submit(write, self.outcomes.snapshot(snapshot.in_flight), self.facts, self._last)
 
-    def close(self) -> None:
-        """The last results, and the mark of success when every row has a record."""
+    def close(self, *, stopped: str | None = None, canceled: bool = False) -> None:
+        """The last results, and the mark of success when every row has a record. `stopped`: why work is left."""
         self.flush()
         self._writer.shutdown()
         if self._clip_logs is not None:
             self._clip_logs.close()
         ended = datetime.now(UTC)
-        self._write(self.outcomes, replace(self.facts, ended_at=ended))
+        if canceled:
+            self.outcomes.cancel()
+        last = Moment(clips_per_hour=self._last.clips_per_hour, stopped=stopped)
+        self._write(self.outcomes, replace(self.facts, ended_at=ended), last)
         if self.outcomes.counts()["SUCCEEDED"] == len(self.manifest):
             values = {"run_id": self.facts.run_id, "num_clips": len(self.manifest), "at": ended.isoformat()}
             selection = self.manifest.selection.values
@@ -140,10 +154,14 @@ class RunRecorder:
             self.lease.check()
             self.store.put(SUCCESS_KEY, json.dumps(values, ensure_ascii=False, indent=1).encode() + b"\n")
 
-    def _write(self, outcomes: Outcomes, facts: RunFacts) -> None:
+    def _write(self, outcomes: Outcomes, facts: RunFacts, moment: Moment) -> None:
         self.lease.check()
         write_results(self.store, self.manifest, outcomes)
-        write_run(self.store, facts, outcomes)
+        write_run(self.store, facts, outcomes, moment)
+
+    def _write_run(self, outcomes: Outcomes, facts: RunFacts, moment: Moment) -> None:
+        self.lease.check()
+        write_run(self.store, facts, outcomes, moment)
 
     def flush(self) -> None:
         """Waits for results that are being written. That they could not be is a warning: the next ones may be."""
@@ -153,3 +171,9 @@ class RunRecorder:
             except (StoreError, ManifestError) as error:
                 log.warning("the results could not be rewritten: %s", error)
             self._writing = None
+
+
+def _turn(snapshot: Snapshot) -> object:
+    """Changes when a run does something else than before: it begins, pauses, goes on, stops."""
+    is_working = any(group.state in ("ready", "busy") for group in snapshot.groups)
+    return is_working, snapshot.paused, snapshot.stopping

@@ -24,7 +24,8 @@ from pipeline.manifest.tables import PREFIX_KEY, RESULTS
 from pipeline.outcomes import Outcomes
 from pipeline.publication import file_name
 from pipeline.store import Store
-from pipeline.types import JsonDict
+from pipeline.summary import Snapshot
+from pipeline.types import GroupStatus, JsonDict
 
 RUN = "run.json"
 FILES = {"mp4": "mp4", "wav": "wav", "poster": "jpg"}  # column -> kind of file
@@ -98,8 +99,29 @@ def write_results(store: Store, manifest: Manifest, outcomes: Outcomes) -> None:
         store.put_file(RESULTS, file)
 
 
-def write_run(store: Store, facts: RunFacts, outcomes: Outcomes) -> None:
-    """Counts by state (all five, zeros too) and every failed clip with its reason."""
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What `run.json` says of the moment at which it was written; the defaults are those of a run that does nothing."""
+
+    groups: tuple[GroupStatus, ...] = ()
+    eta_s: float | None = None
+    clips_per_hour: float | None = None
+    paused: str | None = None  # by whom, while it lasts
+    stopped: str | None = None  # why nothing new is started, or work was left
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Moment":
+        return cls(
+            groups=snapshot.groups,
+            eta_s=snapshot.eta_s,
+            clips_per_hour=snapshot.clips_per_hour,
+            paused=snapshot.paused,
+            stopped=snapshot.stopping,
+        )
+
+
+def write_run(store: Store, facts: RunFacts, outcomes: Outcomes, moment: Moment) -> None:
+    """Counts by state (all five, zeros too), every failed clip with its reason, and what the run is doing."""
     values = {
         **asdict(facts),
         "started_at": _utc(facts.started_at),
@@ -107,6 +129,7 @@ def write_run(store: Store, facts: RunFacts, outcomes: Outcomes) -> None:
         "written_at": _utc(datetime.now(UTC)),
         "num_clips": len(outcomes),
         "states": outcomes.counts(),
+        **asdict(moment),
         "failures": outcomes.failures(),
     }
     store.put(RUN, json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False).encode() + b"\n")

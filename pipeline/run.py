@@ -6,11 +6,8 @@ never is.
 """
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,13 +17,15 @@ from model.parts import check_weights, parts_of
 from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
-from pipeline.driver import Driver, Outcome, Oversight, StopSignal
+from pipeline.control import Listener, check_not_paused
+from pipeline.driver import Driver, Outcome, Oversight
 from pipeline.errors import ConfigError, LeaseLost, StoreError
 from pipeline.layout import settle, settle_before
 from pipeline.lease.acquiring import acquire
 from pipeline.lease.holder import new_run_id
 from pipeline.lease.holding import Lease
 from pipeline.ledger import Ledger, model_hash
+from pipeline.log_lines import named
 from pipeline.manifest.hashing import settings_hasher
 from pipeline.manifest.reading import Manifest, read_manifest
 from pipeline.manifest.rows import Rules
@@ -36,13 +35,14 @@ from pipeline.probing import probe
 from pipeline.progress import progress
 from pipeline.recording import RunRecorder, check_output
 from pipeline.results import RunFacts
+from pipeline.run_log import RunLog
 from pipeline.settings import RunSettings
+from pipeline.signals import Signals
 from pipeline.store import Store, open_store
 from pipeline.summary import ENVIRONMENT, SOME_FAILED, STOPPED, SUCCESS, RunSummary, Snapshot
 from pipeline.types import Clip
 from pipeline.weights.opening import open_weights, weights_errors
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 log = logging.getLogger(__name__)
 
 
@@ -57,15 +57,20 @@ def render_manifest(settings: RunSettings, *, oversight: Oversight | None = None
     store = open_store(settings.output, settings.storage)
     check_output(store, manifest)
     if len(_plan(settings, manifest, store).to_render):
+        check_not_paused(store)
         with weights_errors(settings.weights):  # the libraries that it takes need seconds: not where nothing is left
             check_weights(settings.model, reader, tp=settings.parallel.ranks, deep=True)
     facts = _facts(settings, hashed=hashed)
     mode = probe(store)
-    with acquire(_lease_store(settings), run_id=facts.run_id, mode=mode, settings=settings.lease) as lease:
-        return _render(settings, manifest, facts=facts, lease=lease, began=began, oversight=oversight)
+    quick = _quick_store(settings)
+    with acquire(quick, run_id=facts.run_id, mode=mode, settings=settings.lease) as lease:
+        listener = Listener(quick, run_id=facts.run_id, period_s=settings.people.control_s)
+        with named(facts.run_id), RunLog(quick, run_id=facts.run_id, lease=lease), listener:
+            oversight = replace(oversight, wish=listener.wish)
+            return _render(settings, manifest, facts=facts, lease=lease, began=began, oversight=oversight)
 
 
-def _lease_store(settings: RunSettings) -> Store:
+def _quick_store(settings: RunSettings) -> Store:
     """The output, for a renewal that is late to be none: it gives up while there is time for another try."""
     third_s = settings.lease.lease_s / 3
     limits = {name: min(getattr(settings.storage, name), third_s) for name in ("timeout_s", "retry_timeout_s")}
@@ -96,18 +101,20 @@ def _render(
         outcome = _drive(settings, clips, times, last, num_done=len(plan.done), oversight=oversight) if clips else None
     finally:
         recorder.flush()  # nothing is under way when the lease is given back
-    unwritten = _close(recorder)
     summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
+    unwritten = _close(recorder, summary)
+    summary = replace(summary, seconds=time.monotonic() - began)
     times.leave(store, facts=facts, settings=settings, last=last[0] if last else None, seconds=summary.seconds)
-    if unwritten is None or summary.exit_code not in (SUCCESS, SOME_FAILED):
-        return summary
-    return replace(summary, exit_code=ENVIRONMENT, stopped=unwritten)
+    if unwritten is not None and summary.exit_code in (SUCCESS, SOME_FAILED):
+        summary = replace(summary, exit_code=ENVIRONMENT, stopped=unwritten)
+    log.info("the run ends with %d%s", summary.exit_code, f": {summary.stopped}" if summary.stopped else "")
+    return summary
 
 
-def _close(recorder: RunRecorder) -> str | None:
+def _close(recorder: RunRecorder, summary: RunSummary) -> str | None:
     """Why the results could not be written; what is done is done all the same."""
     try:
-        recorder.close()
+        recorder.close(stopped=summary.stopped, canceled=summary.canceled)
     except StoreError as error:
         if not isinstance(error, LeaseLost):  # whoever keeps the lease has said so
             log.error("%s", error)
@@ -185,7 +192,7 @@ def _drive(
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
     from pipeline.worker import Workplace
 
-    signals = _Signals(oversight.stop)
+    signals = Signals(oversight.stop)
     with signals.caught(), cluster.connect(settings.cluster, parallel=settings.parallel):
         signals.listen()  # Ray has put a handler of its own in the place of ours
         nodes = cluster.node_resources()
@@ -212,7 +219,7 @@ def _drive(
             def observe(snapshot: Snapshot) -> None:
                 last[:] = [snapshot]
                 show(snapshot)
-                recorder.refresh(snapshot.in_flight)
+                recorder.refresh(snapshot)
                 oversight.observe(snapshot)
 
             return Driver(
@@ -224,34 +231,6 @@ def _drive(
                 num_done=num_done,
                 oversight=replace(oversight, observe=observe),
             ).run()
-
-
-class _Signals:
-    """SIGINT and SIGTERM, counted: the first stops gently, the second at once."""
-
-    def __init__(self, stop: StopSignal) -> None:
-        self._stop = stop
-
-    def listen(self) -> None:
-        """Only the main thread can; whoever calls us from another has the signals."""
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                signal.signal(number, self._count)
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """From before Ray starts until it is gone; then everything is as it was."""
-        before = {number: signal.getsignal(number) for number in STOPPING}
-        self.listen()
-        try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-    def _count(self, number: int, frame: object) -> None:
-        self._stop.count += 1
 
 
 def _summary(
@@ -283,4 +262,5 @@ def _summary(
         seconds=seconds,
         clips_per_hour=last[0].clips_per_hour if last else None,
         stopped=stopped,
+        canceled=bool(outcome and outcome.canceled and num_pending),
     )

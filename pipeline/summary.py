@@ -53,3 +53,4 @@ class RunSummary:
     seconds: float
     clips_per_hour: float | None = None
     stopped: str | None = None  # why work was left
+    canceled: bool = False  # because somebody asked for that

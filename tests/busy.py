@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 
+from pipeline.results import Moment
 from pipeline.store import Entry, Part, Store
 from tests.outputs import Run
 
@@ -60,6 +61,6 @@ def steps_of(make: Callable[[], Run]) -> Iterator[None]:
         yield None
         run.record(clip, finished)
         yield None
-        run.recorder._write(run.recorder.outcomes, run.recorder.facts)
+        run.recorder._write(run.recorder.outcomes, run.recorder.facts, Moment())
         yield None
     run.close()

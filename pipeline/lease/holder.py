@@ -39,7 +39,7 @@ def this_process(run_id: str, *, clock_offset_s: float = 0.0) -> Holder:
     stat = _stat(os.getpid())
     return Holder(
         run_id=run_id,
-        user=_user(),
+        user=user_name(),
         host=socket.gethostname(),
         boot=_boot(),
         pid=os.getpid(),
@@ -97,7 +97,8 @@ def _stat(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[19])
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Of whoever runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

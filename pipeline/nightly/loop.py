@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.driver import StopSignal
-from pipeline.errors import LeaseHeld, LeaseLost, ManifestError, StoreError
+from pipeline.errors import LeaseHeld, LeaseLost, ManifestError, OutputPaused, StoreError
 from pipeline.nightly import notices
 from pipeline.nightly.agenda import Room, Verdict, Work, first_that_starts, forecast, room_of
 from pipeline.nightly.inbox import Found
@@ -18,7 +18,7 @@ from pipeline.nightly.journal import Journal
 from pipeline.nightly.outbox import Outbox
 from pipeline.nightly.renderer import Clock, Look, Renderer
 from pipeline.nightly.settings import NightlySettings
-from pipeline.nightly.tonight import Standing, Tonight
+from pipeline.nightly.tonight import Standing, State, Tonight
 from pipeline.nightly.watch import Limits, Watch
 from pipeline.nightly.windows import Night
 from pipeline.store import Store
@@ -147,9 +147,10 @@ class Nightly:
         watch = self._watch(stop, limits, look)
         try:
             rendered = self.renderer.render(found, stop=stop, observe=watch)
-        except LeaseHeld as error:
+        except (LeaseHeld, OutputPaused) as error:
             log.warning("%s is skipped this time: %s", found.file, error)
-            self.tonight.put_off(found, "held", str(error), until=self._later())
+            state: State = "held" if isinstance(error, LeaseHeld) else "left"
+            self.tonight.put_off(found, state, str(error), until=self._later())
         except ManifestError as error:  # it has changed since it was looked at
             self.tonight.set_aside(found, error)
         except StoreError as error:
@@ -177,7 +178,7 @@ class Nightly:
             self._stopped(found, summary.stopped or "by the environment")
             return
         self.tonight.ended(found, look, summary)
-        self.is_interrupted = summary.exit_code == STOPPED and not by_us
+        self.is_interrupted = summary.exit_code == STOPPED and not by_us and not summary.canceled
 
     def _stopped(self, found: Found, reason: str) -> None:
         self.outbox.tell(notices.stopped(found.name, night=self.tonight.night.name, reason=reason))

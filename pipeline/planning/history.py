@@ -116,7 +116,7 @@ class Recording(Protocol):
 
     def log(self, clip: Clip, *, attempt: str, lines: Sequence[str]) -> None: ...
 
-    def refresh(self, in_flight: Sequence[str]) -> None: ...
+    def refresh(self, snapshot: Snapshot) -> None: ...
 
 
 class RunTimes:
@@ -151,8 +151,8 @@ class RunTimes:
     def log(self, clip: Clip, *, attempt: str, lines: Sequence[str]) -> None:
         self._recorder.log(clip, attempt=attempt, lines=lines)
 
-    def refresh(self, in_flight: Sequence[str]) -> None:
-        self._recorder.refresh(in_flight)
+    def refresh(self, snapshot: Snapshot) -> None:
+        self._recorder.refresh(snapshot)
 
     def kinds(self) -> tuple[KindTimes, ...]:
         """The commonest first."""

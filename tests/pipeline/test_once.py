@@ -167,7 +167,7 @@ class Render(Run):
                 renewed_at = clock()
                 with suppress(StoreError):
                     self.lease.renew()
-            self.recorder.refresh(snapshot.in_flight)
+            self.recorder.refresh(snapshot)
 
         return observe
 

@@ -25,6 +25,7 @@ from tests.clips import MEDIA, make_clip
 from tests.fakes import finished
 from tests.leases import lease_of
 from tests.manifests import RULES, read, write
+from tests.moments import make_snapshot
 
 CLIPS = tuple(make_clip(clip_id, row=row) for row, clip_id in enumerate(("a", "b")))
 FACTS = RunFacts(
@@ -194,15 +195,15 @@ def test_results_are_rewritten_at_most_once_a_minute(store: Store) -> None:
     recorder = recorder_of(store, clock=clock)
     store.delete("results.parquet")
     clock.now_s = RESULTS_PERIOD_S - 1
-    recorder.refresh(["a"])
+    recorder.refresh(make_snapshot(in_flight=("a",)))
     recorder.flush()
     assert store.head("results.parquet") is None
     clock.now_s = RESULTS_PERIOD_S
-    recorder.refresh(["a"])
+    recorder.refresh(make_snapshot(in_flight=("a",)))
     recorder.flush()
     assert states(store) == ["RUNNING", "PENDING"]
     store.delete("results.parquet")
-    recorder.refresh(["a"])
+    recorder.refresh(make_snapshot(in_flight=("a",)))
     recorder.flush()
     assert store.head("results.parquet") is None
 
@@ -214,7 +215,7 @@ def test_storage_that_refuses_the_results_is_fatal_at_the_ends_alone(store: Stor
     broken.write_text("a file where a folder is needed")
     recorder.store = open_store(str(broken / "out"))
     clock.now_s = RESULTS_PERIOD_S
-    recorder.refresh(())
+    recorder.refresh(make_snapshot())
     recorder.flush()
     with pytest.raises(StoreError):
         recorder.close()
@@ -229,7 +230,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(store: Store) -> None:
     writes: list[Callable[[], object]] = [
         lambda: late.record(CLIPS[1], finished=done(CLIPS[1]), num_attempts=1, seconds=SECONDS),
         lambda: late.fail(CLIPS[1], failures=[FAILURE]),
-        lambda: late.refresh(()),
+        lambda: late.refresh(make_snapshot()),
         late.begin,
         late.close,
     ]

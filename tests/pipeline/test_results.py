@@ -14,7 +14,7 @@ from pipeline.ledger import ClipRecord, record_key
 from pipeline.manifest.index import index_of
 from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import open_source
-from pipeline.results import RunFacts, free_prefix, write_results, write_run
+from pipeline.results import Moment, RunFacts, free_prefix, write_results, write_run
 from pipeline.store import open_store
 from tests.clips import make_clip, make_record, outcomes_of
 from tests.manifests import HASH_CLIP, RULES, STORAGE, read, write
@@ -138,12 +138,13 @@ def test_the_summary_counts_and_names_what_failed(tmp_path: Path) -> None:
     clips = [make_clip(name) for name in "abcd"]
     index = index_of(clips, ["0" * 16] * len(clips))
     outcomes = outcomes_of(index, {"a": make_record(clips[0]), "b": "GroupLost: 坏 three times"})
-    write_run(store, FACTS, outcomes.snapshot(["c", "a"]))
+    write_run(store, FACTS, outcomes.snapshot(["c", "a"]), Moment(eta_s=60.0))
     run = json.loads(store.get("run.json"))
     assert run["states"] == {"PENDING": 1, "RUNNING": 1, "SUCCEEDED": 1, "FAILED": 1, "CANCELED": 0}
     assert run["failures"] == {"b": "GroupLost: 坏 three times"}
     assert (run["run_id"], run["num_clips"], run["manifest"]) == ("20261120-abc", 4, "/in/m.parquet")
     assert (run["started_at"], run["ended_at"]) == ("2026-11-20T10:00:00+00:00", None)
+    assert (run["eta_s"], run["groups"], run["paused"], run["stopped"]) == (60.0, [], None, None)
     assert run["settings"]["media"] == {"crf": 18}
     assert run["versions"] == {"torch": "2.13.0"}
     assert datetime.now(UTC) - datetime.fromisoformat(run["written_at"]) < timedelta(minutes=1)

@@ -19,8 +19,10 @@ from pipeline.planning.history import (
     to_json,
 )
 from pipeline.store import open_store
+from pipeline.summary import Snapshot
 from pipeline.types import Clip, ClipFailure
 from tests.clips import make_clip, make_record
+from tests.moments import make_snapshot
 
 CPU = Hardware(device="cpu", cpu="a CPU", cores=2, nodes=1)
 KIND = Kind(resolution="64P", ratio="16:9", duration_s=3, steps=8, guided=True, image=False)
@@ -63,8 +65,8 @@ class Kept:
     def log(self, clip: Clip, **_: object) -> None:
         self.told.append(f"logged {clip.clip_id}")
 
-    def refresh(self, in_flight: object) -> None:
-        self.told.append(f"refreshed {in_flight}")
+    def refresh(self, snapshot: Snapshot) -> None:
+        self.told.append(f"refreshed {snapshot.in_flight}")
 
 
 def test_what_is_recorded_is_passed_on_and_summed_by_kind() -> None:
@@ -76,8 +78,9 @@ def test_what_is_recorded_is_passed_on_and_summed_by_kind() -> None:
         times.record(clip, finished=finished, num_attempts=1, seconds={"render": 2.0 + n, "decode": 1.0})
     failure = ClipFailure(stage="render", kind="GroupLost", message="gone", retriable=True)
     times.fail(make_clip("d"), failures=[failure])
-    times.refresh(("e",))
-    assert kept.told == ["recorded a", "recorded b", "recorded c", "failed d", "refreshed ('e',)"]
+    times.log(make_clip("d"), attempt="0badcafe", lines=["lost"])
+    times.refresh(make_snapshot(in_flight=("e",)))
+    assert kept.told == ["recorded a", "recorded b", "recorded c", "failed d", "logged d", "refreshed ('e',)"]
     kinds = {each.kind.duration_s: each for each in times.kinds()}
     assert kinds[3].count == 2
     assert kinds[3].seconds["render"] == pytest.approx(2.5)
