@@ -19,7 +19,8 @@ from jobs.elsewhere import TYPED, with_examples
 from jobs.help import explain, overview
 from jobs.settings import job_settings
 from jobs.words import nearest, read_words
-from pipeline.errors import ConfigError, LeaseHeld, ManifestError, RenderError, WeightsError
+from pipeline.errors import ConfigError, LeaseHeld, ManifestError, OutputPaused, RenderError, WeightsError
+from pipeline.log_lines import LineFormatter
 from pipeline.redact import redacted
 from pipeline.summary import BAD_INPUT, ENVIRONMENT, HELD, STOPPED
 
@@ -107,6 +108,42 @@ def _export(values: Values) -> int:
     return export(values)
 
 
+def _status(values: Values) -> int:
+    from jobs.status import status
+
+    return status(values)
+
+
+def _logs(values: Values) -> int:
+    from jobs.logs import logs
+
+    return logs(values)
+
+
+def _cancel(values: Values) -> int:
+    from jobs.control import cancel
+
+    return cancel(values)
+
+
+def _pause(values: Values) -> int:
+    from jobs.control import pause
+
+    return pause(values)
+
+
+def _resume(values: Values) -> int:
+    from jobs.control import resume
+
+    return resume(values)
+
+
+def _requeue(values: Values) -> int:
+    from jobs.requeue import requeue_clips
+
+    return requeue_clips(values)
+
+
 COMMANDS = {
     "render": Command(summary="Makes a clip with sound for every row of a table of prompts", run=_render),
     "manifest": Command(
@@ -134,6 +171,12 @@ COMMANDS = {
         run=_nightly,
         examples={"inbox": "s3://bucket/inbox", "output": "s3://bucket/output"},
     ),
+    "status": Command(summary="Says how a run stands, from its output alone", run=_status, is_check=True),
+    "logs": Command(summary="Prints a run's log, or what was tried for one clip", run=_logs),
+    "cancel": Command(summary="Ends the run that is at work on an output, gently", run=_cancel),
+    "pause": Command(summary="Lets a run finish what is in flight and wait; nothing new is started there", run=_pause),
+    "resume": Command(summary="Lets what was paused go on", run=_resume),
+    "requeue": Command(summary="Has clips that failed tried again by the next run", run=_requeue),
     "export": Command(summary="Puts finished clips elsewhere under plain names, with an index", run=_export),
     "train": Command(summary="Trains the small model that comes with it (foal)", run=_train, positional=("name",)),
 }
@@ -181,6 +224,8 @@ def _run(arguments: Sequence[str]) -> int:
 def exit_code(error: RenderError) -> int:
     if isinstance(error, ConfigError | ManifestError | WeightsError):
         return BAD_INPUT
+    if isinstance(error, OutputPaused):
+        return STOPPED
     return HELD if isinstance(error, LeaseHeld) else ENVIRONMENT
 
 
@@ -192,14 +237,7 @@ def _complain(message: str) -> int:
 def _configure_logging(level: str) -> None:
     """Our own words from `level` up, other libraries' from WARNING up, on stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("jobs", "pipeline", "model"):
         logging.getLogger(name).setLevel(level)
-
-
-class _Formatter(logging.Formatter):
-    """Whoever wrote the line, an address in it may hold a secret."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))

@@ -83,7 +83,7 @@ def test_a_mistake_in_a_process_of_its_own() -> None:
 
 
 def test_every_error_has_an_exit_code() -> None:
-    codes = {"ConfigError": 2, "ManifestError": 2, "WeightsError": 2, "LeaseHeld": 4}
+    codes = {"ConfigError": 2, "ManifestError": 2, "WeightsError": 2, "LeaseHeld": 4, "OutputPaused": 3}
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, RenderError):
             error = kind("x", [Finding(0, "a", "b", "c")]) if kind is ManifestError else kind("x")
