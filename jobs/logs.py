@@ -3,9 +3,9 @@
 They are read from the output alone. A run at work writes its log once a minute, a clip's when an attempt has ended.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Any
 
 from jobs.status import standing
@@ -49,7 +49,7 @@ def _follow(store: Store, reader: "_OfRun | _OfClip", found: RunStatus) -> int:
     """Until the run is over."""
     run_id, printed = found.run_id, _print(reader.new())
     while found.run_id == run_id and found.holds and found.seen is not None and found.seen.state == "at work":
-        time.sleep(POLL_S)
+        sleep(POLL_S)
         found = read_status(store)  # it writes its last lines before it gives the output back
         printed += _print(reader.new())
     print(f"run {found.run_id} {standing(found)}", flush=True)

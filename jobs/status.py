@@ -85,12 +85,12 @@ def _table(run: JsonDict, found: RunStatus) -> Iterator[tuple[str, str]]:
     counts = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
     yield "clips", f"{run.get('num_clips', 0):,}: {counts}"
     pace = [f"{run['clips_per_hour']:.0f} clips an hour"] if run.get("clips_per_hour") else []
-    if found.is_live and run.get("eta_s") is not None:
+    if found.is_live and run.get("eta_s") is not None and not run.get("paused"):
         pace.append(f"{duration(run['eta_s'])} left")
     if pace:
         yield "pace", ", ".join(pace)
     if found.is_live:
-        groups = run.get("groups") or []
+        groups = [each for each in run.get("groups") or [] if not run.get("paused") or each.get("clip_id")]
         for group in groups[:GROUPS_SHOWN]:
             yield str(group["group_id"]), _doing(group)
         if len(groups) > GROUPS_SHOWN:

@@ -80,6 +80,8 @@ def _counts(snapshot: Snapshot) -> str:
         parts += [f"{snapshot.clips_per_hour:.0f} clips/h"]
     if snapshot.stopping is not None:
         parts += ["stopping"]
+    elif snapshot.paused is not None:
+        parts += ["paused"]
     elif snapshot.eta_s is not None:
         parts += [f"{duration(snapshot.eta_s)} left"]
     return ", ".join(parts)

@@ -42,6 +42,7 @@ def test_nothing_is_guessed_before_there_is_something_to_guess_from() -> None:
 def test_a_run_that_stops_promises_no_end() -> None:
     assert "stopping" in plain_line(replace(NOW, stopping="stopped by a signal"))
     assert "left" not in plain_line(replace(NOW, stopping="stopped by a signal"))
+    assert "clips/h, paused; group-0" in plain_line(replace(NOW, paused="by ann"))
 
 
 def test_plain_lines_come_with_each_clip_and_every_ten_seconds() -> None:

@@ -20,7 +20,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.recording import RESULTS_PERIOD_S, RunRecorder, check_output
 from pipeline.results import RunFacts
 from pipeline.store import Store, open_store
-from pipeline.types import Clip, ClipFailure, Finished
+from pipeline.types import Clip, ClipFailure, Finished, GroupStatus
 from tests.clips import MEDIA, make_clip
 from tests.fakes import finished
 from tests.leases import lease_of
@@ -73,7 +73,9 @@ def recorder_of(store: Store, *, clock: Clock | None = None, retry_failed: bool 
     return recorder
 
 
-def recorder_for(store: Store, manifest: Manifest, plan: Plan, *, clock: Clock | None = None) -> RunRecorder:
+def recorder_for(
+    store: Store, manifest: Manifest, plan: Plan, *, clock: Clock | None = None, clip_logs: bool = False
+) -> RunRecorder:
     return RunRecorder(
         store,
         manifest=manifest,
@@ -81,6 +83,7 @@ def recorder_for(store: Store, manifest: Manifest, plan: Plan, *, clock: Clock |
         facts=FACTS,
         media=MEDIA,
         lease=lease_of(store),
+        clip_logs=clip_logs,
         clock=clock or Clock(),
     )
 
@@ -206,6 +209,48 @@ def test_results_are_rewritten_at_most_once_a_minute(store: Store) -> None:
     recorder.refresh(make_snapshot(in_flight=("a",)))
     recorder.flush()
     assert store.head("results.parquet") is None
+
+
+def test_a_run_that_takes_a_turn_says_so_before_the_minute_is_over(store: Store) -> None:
+    clock = Clock()
+    recorder = recorder_of(store, clock=clock)
+    store.delete("results.parquet")
+    group = GroupStatus(group_id="group-0", state="busy", clip_id="a", step=3, num_steps=8)
+    working = make_snapshot(in_flight=("a",), groups=(group,))
+    turns = [(0.0, working, None), (5.0, working, "busy"), (9.0, working, "busy")]
+    paused = make_snapshot(groups=(group,), paused="by ann")
+    for now_s, moment, said in [*turns, (9.5, paused, "busy"), (10.0, paused, "paused")]:
+        clock.now_s = now_s
+        recorder.refresh(moment)
+        recorder.flush()
+        run = json.loads(store.get("run.json"))
+        assert ("paused" if run["paused"] else (run["groups"] and run["groups"][0]["state"]) or None) == said
+    assert store.head("results.parquet") is None  # it may be large
+
+
+def test_what_was_canceled_is_said_row_by_row(store: Store) -> None:
+    recorder = recorder_of(store)
+    recorder.record(CLIPS[0], finished=done(CLIPS[0]), num_attempts=1, seconds=SECONDS)
+    recorder.refresh(make_snapshot(num_succeeded=1, working_s=36.0))
+    recorder.close(stopped="canceled by ann", canceled=True)
+    assert states(store) == ["SUCCEEDED", "CANCELED"]
+    run = json.loads(store.get("run.json"))
+    assert run["states"] == {"PENDING": 0, "RUNNING": 0, "SUCCEEDED": 1, "FAILED": 0, "CANCELED": 1}
+    assert (run["stopped"], run["clips_per_hour"], run["groups"]) == ("canceled by ann", 100.0, [])
+    assert recorder_of(store).plan.to_render.tolist() == [1]
+
+
+def test_a_log_of_each_attempt_is_there_when_the_run_is_closed(store: Store) -> None:
+    manifest = manifest_in(store)
+    plan = make_plan(manifest.index, ())
+    recorder = recorder_for(store, manifest, plan, clip_logs=True)
+    recorder.log(CLIPS[0], attempt="0badcafe", lines=["given to group-0", "done"])
+    recorder.close()
+    assert store.get("logs/a.0badcafe.log").decode().splitlines()[1:] == ["given to group-0", "done"]
+    silent = recorder_for(store, manifest, plan)
+    silent.log(CLIPS[0], attempt="11111111", lines=[])
+    silent.close()
+    assert store.head("logs/a.11111111.log") is None
 
 
 def test_storage_that_refuses_the_results_is_fatal_at_the_ends_alone(store: Store, tmp_path: Path) -> None:
