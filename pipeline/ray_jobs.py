@@ -2,17 +2,20 @@
 
 import itertools
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipeline.errors import RenderError
 from pipeline.packaging import gather_packages
 
+TRIES, RETRY_S = 4, 2.0
 ENDED_BADLY = (JobStatus.FAILED, JobStatus.STOPPED)
 
 
@@ -46,7 +49,8 @@ def submit_job(address: str, request: JobRequest) -> Submitted:
             if known is not None and known not in ENDED_BADLY:
                 return Submitted(submission_id=submission_id, how="there", status=known.value)
             if known is None:
-                return _submit(client, submission_id, request)
+                _submit(client, submission_id, request)
+                return Submitted(submission_id=submission_id, how="submitted", status=JobStatus.PENDING.value)
     raise AssertionError("names do not end")
 
 
@@ -59,24 +63,37 @@ def _status(client: JobSubmissionClient, submission_id: str) -> JobStatus | None
     return next((job.status for job in client.list_jobs() if job.submission_id == submission_id), None)
 
 
-def _submit(client: JobSubmissionClient, submission_id: str, request: JobRequest) -> Submitted:
+def _submit(client: JobSubmissionClient, submission_id: str, request: JobRequest) -> None:
+    """Tried again where the answer is lost: a young server hangs up now and then, and a name is taken once."""
     with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
         gather_packages(Path(folder))
-        client.submit_job(
-            entrypoint=request.entrypoint,
-            submission_id=submission_id,
-            runtime_env={"working_dir": folder, "env_vars": dict(request.environment)},
-            metadata={"name": request.name},
-        )
-    return Submitted(submission_id=submission_id, how="submitted", status=JobStatus.PENDING.value)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                client.submit_job(
+                    entrypoint=request.entrypoint,
+                    submission_id=submission_id,
+                    runtime_env={"working_dir": folder, "env_vars": dict(request.environment)},
+                    metadata={"name": request.name},
+                )
+            except OSError:
+                if not tries_left:
+                    raise
+                time.sleep(RETRY_S)
+                if _status(client, submission_id) is None:
+                    continue
+            return
 
 
 @contextmanager
 def _translated(address: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
-        text = " ".join(str(error).split())
-        if "401" in text or "403" in text or "authentication" in text.lower():
-            text = f"it wants a token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH ({text})"
-        raise JobsServerError(f"the Jobs server at {address} did not take the job: {text}") from error
+    except AuthenticationError as error:
+        wanted = "it wants a token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        raise JobsServerError(f"the Jobs server at {address}: {wanted} ({_first_line(error)})") from error
+    except (OSError, RuntimeError, ValueError, RayError) as error:  # what requests raises is an OSError
+        raise JobsServerError(f"the Jobs server at {address} did not take the job: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

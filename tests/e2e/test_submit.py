@@ -1,0 +1,122 @@
+"""`submit cluster=ray` to a real Jobs server, and what is typed after it, as docs/ray.md says."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.ledger import Ledger
+from pipeline.store import StorageSettings, open_store
+from pipeline.types import ClipFailure
+from tests.e2e.runs import BIN, QUICK, ROOT, Caller, records, said, write_manifest
+from tests.jobs_server import JobsServer, jobs_server
+
+pytestmark = [pytest.mark.e2e, pytest.mark.cluster]
+ROWS = [
+    {"clip_id": f"clip-{n}", "prompt": "A red circle stays still on a white background.", "duration": 3, "seed": n}
+    for n in range(12)
+]
+LONGEST_S = 240
+Type = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def with_token() -> Iterator[JobsServer]:
+    with jobs_server(with_token=True) as server:
+        yield server
+
+
+def typed(caller: Caller, environment: dict[str, str]) -> Type:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / "happyhorse", *words],
+            env=caller.environment | environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
+
+    return run
+
+
+def status(run: Type, output: Path) -> dict[str, Any]:
+    done = run("status", f"output={output}", "format=json")
+    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    ends_at = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < ends_at, f"{what} has not come in {LONGEST_S} s"
+        time.sleep(1)
+
+
+def test_a_job_from_submission_to_export(with_token: JobsServer, caller: Caller, tmp_path: Path) -> None:
+    run = typed(caller, dict(with_token.environment))
+    manifest, output = write_manifest(tmp_path / "two.parquet", ROWS[:2]), tmp_path / "out"
+    words = (f"manifest={manifest}", f"output={output}", f"address={with_token.address}", *QUICK)
+    first, second = run("submit", *words), run("submit", *words)
+    assert first.returncode == 0, said(first)
+    assert f"happyhorse status output={output}" in first.stdout
+    assert second.returncode == 0, said(second)
+    assert "is there already" in second.stdout
+    wait_for((output / "_SUCCESS.json").exists, "the end of the job")
+    assert len(records(output)) == 2
+    assert status(run, output)["states"]["SUCCEEDED"] == 2
+    assert "clip clip-0 is done" in run("logs", f"output={output}").stdout
+    assert "clip-1" in run("logs", f"output={output}", "clip=clip-1").stdout
+
+    store = open_store(str(output), StorageSettings())
+    failure = ClipFailure(stage="render", kind="ClipError", message="made by hand", retriable=False)
+    Ledger(store).fail("clip-9", settings_hash="0" * 16, failures=[failure], row={"prompt": "x"})
+    requeued = run("requeue", f"output={output}", "state=FAILED", "reason=by hand")
+    assert "clip-9" in requeued.stdout, said(requeued)
+    assert not [*(output / "failed").glob("*")]
+
+    exported = run("export", f"output={output}", f"to={tmp_path / 'films'}", "kinds=[mp4]")
+    assert exported.returncode == 0, said(exported)
+    assert {path.name for path in (tmp_path / "films").glob("*.mp4")} == {"clip-0.mp4", "clip-1.mp4"}
+
+
+def test_a_job_that_is_canceled_ends_and_what_is_done_stays_done(
+    with_token: JobsServer, caller: Caller, tmp_path: Path
+) -> None:
+    run = typed(caller, dict(with_token.environment))
+    manifest, output = write_manifest(tmp_path / "many.parquet", ROWS), tmp_path / "out"
+    submitted = run("submit", f"manifest={manifest}", f"output={output}", f"address={with_token.address}")
+    assert submitted.returncode == 0, said(submitted)
+    wait_for(lambda: len(records(output)) > 0, "a first clip")
+    canceled = run("cancel", f"output={output}", "reason=enough")
+    assert canceled.returncode == 0, said(canceled)
+    wait_for(lambda: status(run, output).get("ended_at"), "the end of the canceled job")
+    states = status(run, output)["states"]
+    assert states["CANCELED"] > 0
+    assert states["SUCCEEDED"] == len(records(output)) > 0
+    assert states["SUCCEEDED"] + states["CANCELED"] == len(ROWS)
+
+
+def test_a_submission_without_the_token_says_what_is_missing(
+    with_token: JobsServer, caller: Caller, tmp_path: Path
+) -> None:
+    run = typed(caller, {"RAY_AUTH_MODE": "disabled"})
+    manifest = write_manifest(tmp_path / "one.parquet", ROWS[:1])
+    refused = run("submit", f"manifest={manifest}", f"output={tmp_path / 'out'}", f"address={with_token.address}")
+    assert refused.returncode == 5, said(refused)
+    assert "it wants a token: RAY_AUTH_MODE=token" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_on_a_cluster_without_tokens(caller: Caller, tmp_path: Path) -> None:
+    manifest, output = write_manifest(tmp_path / "one.parquet", ROWS[:1]), tmp_path / "out"
+    with jobs_server(with_token=False) as server:
+        run = typed(caller, dict(server.environment))
+        done = run("submit", f"manifest={manifest}", f"output={output}", f"address={server.address}", *QUICK)
+        assert done.returncode == 0, said(done)
+        wait_for((output / "_SUCCESS.json").exists, "the end of the job")

@@ -1,0 +1,93 @@
+"""A real Ray head with its Jobs server, with or without tokens, on this machine alone."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+START_S, STOP_S = 120.0, 20.0
+
+
+@dataclass(frozen=True)
+class JobsServer:
+    address: str  # http://HOST:PORT
+    environment: Mapping[str, str]  # what whoever submits needs
+
+
+@contextmanager
+def jobs_server(*, with_token: bool) -> Iterator[JobsServer]:
+    """Six logical CPUs. The session's folder is short: Ray's sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        access = _access(Path(folder), with_token=with_token)
+        environment = os.environ | access | {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+        gcs, dashboard, client, agent = _free_ports(4)
+        command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=6", "--object-store-memory=150000000"]
+        command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
+        command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+        command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}/r"]
+        with (
+            Path(folder, "head.log").open("w") as log,
+            subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            ) as head,
+        ):
+            try:
+                _wait(f"http://127.0.0.1:{dashboard}/api/version", head)
+                yield JobsServer(address=f"http://127.0.0.1:{dashboard}", environment=access)
+            finally:
+                _end(head)
+
+
+def _access(folder: Path, *, with_token: bool) -> dict[str, str]:
+    if not with_token:
+        return {"RAY_AUTH_MODE": "disabled"}
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Outside of Ray's own range for workers, 10002 to 19999."""
+    found: list[int] = []
+    with suppress(StopIteration):
+        for port in range(24_000 + os.getpid() % 1000 * 8, 60_000):
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                found.append(port)
+            if len(found) == count:
+                break
+    return found
+
+
+def _wait(address: str, head: "subprocess.Popen[bytes]") -> None:
+    """Until somebody answers, were it that a token is missing."""
+    ends_at = time.monotonic() + START_S
+    while time.monotonic() < ends_at:
+        assert head.poll() is None, f"the Ray head left with {head.returncode}"
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"no Jobs server at {address} after {START_S:g} s")
+
+
+def _end(head: "subprocess.Popen[bytes]") -> None:
+    head.send_signal(signal.SIGTERM)
+    try:
+        head.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
