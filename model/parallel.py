@@ -9,10 +9,10 @@
 | all others     |           | whole on every rank                                            |
 
 Padding is exact: a zero row gives a zero gate, which gives zero. The sums after linear_proj and down_proj are reduced
-in float32. Takes a process group; reads no environment.
+in float32. Takes a process group, and another one later where ranks were lost; reads no environment.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,11 +110,34 @@ def _inner(offset: int, inner: int, width: int, *, tp: int, rank: int) -> Piece:
     return Piece(offset + start * width, offset + stop * width, pad=(share - (stop - start)) * width)
 
 
-def shard(model: Transformer, *, tp: int, rank: int, group: dist.ProcessGroup | None) -> None:
+class GroupBroken(RuntimeError):
+    """The ranks cannot reach each other any more. The weights are as they were."""
+
+
+class GroupSum:
+    """Makes the ranks agree. Its group may be replaced while the weights stay; None lets go of the one it had."""
+
+    def __init__(self, group: dist.ProcessGroup | None) -> None:
+        self.group = group
+
+    def __call__(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Raises GroupBroken, which holds on to nothing that keeps the other ranks waiting."""
+        total = output.float()
+        try:
+            dist.all_reduce(total, group=self.group)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+        else:
+            return total
+        raise GroupBroken(reason)
+
+
+def shard(model: Transformer, *, tp: int, rank: int, group: dist.ProcessGroup | None) -> GroupSum:
     """Give a model built on the meta device the shapes of one rank, and the sums that make the ranks agree."""
     check_tp_size(model.config, tp)
+    total = GroupSum(group)
     if tp == 1:
-        return
+        return total
     for name, parameter in list(model.named_parameters()):
         cut = cut_of(name, model.config, tp=tp, rank=rank)
         if cut is not None:
@@ -125,13 +148,5 @@ def shard(model: Transformer, *, tp: int, rank: int, group: dist.ProcessGroup | 
             setattr(model.get_submodule(owner), leaf, nn.Parameter(local))
     for name, module in model.named_modules():
         if name.endswith(("attention.linear_proj", "mlp.down_proj")):
-            module.register_forward_hook(_sum_over(group))
-
-
-def _sum_over(group: dist.ProcessGroup | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def reduce(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        total = output.float()
-        dist.all_reduce(total, group=group)
-        return total
-
-    return reduce
+            module.register_forward_hook(total)
+    return total

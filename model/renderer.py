@@ -3,7 +3,7 @@
 Every rank of a group gets the same request and ends with the same latents; noise comes from one CPU generator a clip.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.config import ModelConfig, TransformerConfig
-from model.parallel import shard
+from model.config import ModelConfig
+from model.parallel import GroupSum, shard
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.prediction import velocity_of
@@ -67,21 +67,38 @@ class ClipNoise:
 class Renderer:
     """`transformers` holds one Transformer a stage, by its folder below the weights root; the first comes first."""
 
-    def __init__(self, model: ModelConfig, transformers: Mapping[str, Transformer], *, device: str) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        transformers: Mapping[str, Transformer],
+        *,
+        device: str,
+        sums: Sequence[GroupSum] = (),
+    ) -> None:
         self.model = model
         self.stages = list(transformers.values())
+        self.sums = tuple(sums)
         self.device = device
 
     @classmethod
-    def load(
-        cls, model: ModelConfig, reader: WeightReader, *, group: dist.ProcessGroup | None, device: str
-    ) -> "Renderer":
-        """This rank's slices, read by explicit ranges. Raises WeightsMismatch, or ValueError for an impossible size."""
-        transformers = {
-            part: _load(config, reader, part=part, dtype=DTYPES[model.compute_dtype], group=group, device=device)
-            for part, config in model.transformers.items()
-        }
-        return cls(model, transformers, device=device)
+    def load(cls, model: ModelConfig, reader: WeightReader, *, tp: int = 1, rank: int = 0, device: str) -> "Renderer":
+        """This rank's slices, read by explicit ranges. Raises WeightsMismatch, or ValueError for an impossible size.
+
+        Ranks of more than one render after `join`; nobody has to wait for another to load.
+        """
+        transformers, sums = {}, []
+        for part, config in model.transformers.items():
+            with torch.device("meta"):
+                transformer = Transformer(config, dtype=DTYPES[model.compute_dtype])
+            sums.append(shard(transformer, tp=tp, rank=rank, group=None))
+            load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=device)
+            transformers[part] = transformer.eval().requires_grad_(False)
+        return cls(model, transformers, device=device, sums=sums)
+
+    def join(self, group: dist.ProcessGroup | None) -> None:
+        """The ranks to sum with from now on; the weights stay. None lets go of those before, who can be left then."""
+        for each in self.sums:
+            each.group = group
 
     def check(self, request: RenderRequest) -> None:
         """Raises ValueError, on every rank alike and before any collective, for a request that cannot be rendered."""
@@ -182,24 +199,6 @@ class Renderer:
 
     def _batched(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[None].float().to(self.device)
-
-
-def _load(
-    config: TransformerConfig,
-    reader: WeightReader,
-    *,
-    part: str,
-    dtype: torch.dtype,
-    group: dist.ProcessGroup | None,
-    device: str,
-) -> Transformer:
-    tp = dist.get_world_size(group) if group is not None else 1
-    rank = dist.get_rank(group) if group is not None else 0
-    with torch.device("meta"):
-        transformer = Transformer(config, dtype=dtype)
-    shard(transformer, tp=tp, rank=rank, group=group)
-    load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=device)
-    return transformer.eval().requires_grad_(False)
 
 
 def _check_image(name: str, image: Tensor | None, latent: tuple[int, int, int, int]) -> None:

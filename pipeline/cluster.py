@@ -11,10 +11,14 @@ from typing import Any
 
 import ray
 
-from pipeline.crew import Crew, EncoderCrew, FinisherCrew
+from pipeline.crews.crew import Crew, Site
+from pipeline.crews.deadlines import Attention, StepTimes
+from pipeline.crews.group import RenderGroup
+from pipeline.crews.nodes import NodeWatch, is_alive, look
+from pipeline.crews.placements import left_by, sweep
+from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.errors import ConfigError, RenderError
-from pipeline.fleet import Event, Order
-from pipeline.group import RenderGroup
+from pipeline.fleet import Event, Joined, Lost, Order
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.types import GroupStatus, Stage
 from pipeline.worker import Workplace
@@ -25,6 +29,8 @@ LOCAL_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do by itself one day; it warns until then
 }
 KNOCK_S = 10.0
+STANDSTILL_S = 2.0  # one look takes no longer than its timeout and this, or the machine stood still
+CLOSING_S = 0.05
 log = logging.getLogger(__name__)
 
 
@@ -121,14 +127,18 @@ class RayFleet:
     """Crews as Ray actors. Single-threaded: everything happens inside `wait`, and nothing in it blocks for long."""
 
     def __init__(self, place: Workplace, *, cluster: ClusterSettings, parallel: ParallelSettings, groups: int) -> None:
-        self._cluster = cluster
-        self._avoided: frozenset[str] = frozenset()
-        crews: list[Crew] = [
-            RenderGroup(f"group-{n}", place=place, cluster=cluster, parallel=parallel) for n in range(groups)
-        ]
-        crews += [EncoderCrew(f"encoder-{n}", place=place, cluster=cluster) for n in range(cluster.num_encoders)]
-        crews += [FinisherCrew(f"finisher-{n}", place=place, cluster=cluster) for n in range(cluster.num_finishers)]
+        sweep(output=place.output, run_id=place.run_id)
+        self._parallel = parallel
+        self._site = Site(place=place, cluster=cluster, watch=NodeWatch(), clock=Attention())
+        self._times = StepTimes(cluster)
+        crews: list[Crew] = [self._group(n) for n in range(groups)]
+        crews += [EncoderCrew(f"encoder-{n}", site=self._site) for n in range(cluster.num_encoders)]
+        crews += [FinisherCrew(f"finisher-{n}", site=self._site) for n in range(cluster.num_finishers)]
         self._crews = {crew.crew_id: crew for crew in crews}
+        self._looked_s = time.monotonic()
+
+    def _group(self, number: int) -> RenderGroup:
+        return RenderGroup(f"group-{number}", site=self._site, parallel=self._parallel, times=self._times)
 
     def crews(self) -> Mapping[str, Stage]:
         return {crew_id: crew.stage for crew_id, crew in self._crews.items()}
@@ -140,15 +150,52 @@ class RayFleet:
         self._crews[crew_id].offer(order)
 
     def wait(self, timeout_s: float, /) -> list[Event]:
+        began = time.monotonic()
+        events = self._watch()
         for crew in self._crews.values():
             crew.poll()
         crew_of = {ref: crew for crew in self._crews.values() for ref in crew.refs()}
-        events = [crew_of[ref].collect(ref) for ref in _arrived(list(crew_of), timeout_s)]
-        events += [crew.check() for crew in self._crews.values()]
-        return [event for event in events if event is not None]
+        arrived = _arrived(list(crew_of), 0 if events else timeout_s)
+        self._site.clock.looked(time.monotonic() - began, at_most=timeout_s + STANDSTILL_S)
+        for ref in arrived:
+            events += self._collect(crew_of[ref], ref)
+        checked = [crew.check() for crew in self._crews.values()]
+        return events + [event for event in checked if event is not None]
+
+    def _collect(self, crew: Crew, ref: Any) -> list[Event]:
+        """An answer, and the end of a crew that was only to finish its order: no other is given to it."""
+        event = crew.collect(ref)
+        if event is None:
+            return []
+        if isinstance(event, Lost):
+            return [event]
+        lost = crew.preempted(self._site.watch.nodes)
+        return [event] if lost is None else [event, lost]
+
+    def _watch(self) -> list[Event]:
+        """Which nodes have joined, gone, or drain, from time to time."""
+        if time.monotonic() - self._looked_s < self._site.cluster.node_period_s:
+            return []
+        self._looked_s = time.monotonic()
+        joined = self._site.watch.look()
+        events: list[Event] = [Joined(crew_id=crew_id, stage="render") for crew_id in self._grow()] if joined else []
+        lost = [crew.preempted(self._site.watch.nodes) for crew in self._crews.values()]
+        return events + [event for event in lost if event is not None]
+
+    def _grow(self) -> list[str]:
+        """As many groups as fit now, where nobody has said how many there are to be."""
+        place, cluster = self._site.place, self._site.cluster
+        nodes = list(self._site.watch.nodes.staying.values())
+        if self._parallel.groups is not None or not nodes:
+            return []
+        there = sum(isinstance(crew, RenderGroup) for crew in self._crews.values())
+        fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes)
+        new = [self._group(number) for number in range(there, fits)]
+        self._crews |= {crew.crew_id: crew for crew in new}
+        return [crew.crew_id for crew in new]
 
     def avoid(self, nodes: Collection[str], /) -> None:
-        self._avoided = frozenset(nodes)
+        self._site.watch.avoided = frozenset(nodes)
 
     def release(self, crew_id: str, /) -> None:
         self._crews[crew_id].kill()
@@ -157,22 +204,34 @@ class RayFleet:
         return tuple(crew.status() for crew in self._crews.values() if isinstance(crew, RenderGroup))
 
     def rank_pids(self) -> dict[str, dict[int, int]]:
-        """Process ids of the ranks that have answered, by group."""
+        """Process ids of the ranks that are there, by group."""
         return {
-            crew.crew_id: {rank: health.pid for rank, health in crew.healths.items()}
+            crew.crew_id: {rank: seat.pid for rank, seat in crew.seats.items()}
             for crew in self._crews.values()
             if isinstance(crew, RenderGroup)
         }
 
     def close(self) -> None:
+        """Waits until nothing of it is left, for so long as is decent."""
+        actors = [actor for crew in self._crews.values() for actor in crew.actors.values()]
         for crew in self._crews.values():
             crew.kill()
+        place, limit_s = self._site.place, self._site.cluster.shutdown_timeout_s
+        end = time.monotonic() + limit_s
+        while True:
+            left = [*left_by(output=place.output, run_id=place.run_id).values(), *filter(is_alive, actors)]
+            if not left:
+                return
+            if time.monotonic() > end:
+                log.warning("after %g s %d actors and placement groups are not gone yet", limit_s, len(left))
+                return
+            time.sleep(CLOSING_S)
 
 
-def node_resources() -> list[dict[str, float]]:
-    """CPUs and GPUs of each living node."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
+def node_resources() -> list[Mapping[str, float]]:
+    """CPUs and GPUs of each living node that stays."""
+    nodes = look()
+    return list((nodes.staying or nodes.alive).values())
 
 
 def _arrived(refs: list[Any], timeout_s: float) -> list[Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, PREEMPTED
-from pipeline.settings import ClusterSettings, RetrySettings
+from pipeline.settings import RetrySettings
 from pipeline.types import ClipFailure, Stage
 
 FATAL = {"ConfigError": 2, "WeightsError": 2, "StoreError": 5}  # error class -> exit code of the run it stops
@@ -126,13 +126,4 @@ def too_many_failed(*, failed: int, succeeded: int, total: int, retry: RetrySett
     percent = retry.max_failed_percent
     if percent is not None and failed * 100 > percent * total:
         return f"{failed} of {total} clips have failed (retry.max_failed_percent is {percent:g})"
-    return None
-
-
-def overdue(*, order_s: float, step_s: float, step: str, settings: ClusterSettings) -> str | None:
-    """Why a busy group counts as hung: `order_s` since its clip was offered, `step_s` since its last step or offer."""
-    if step_s > settings.step_timeout_s:
-        return f"no step for {step_s:.0f} s after {step} (cluster.step_timeout_s is {settings.step_timeout_s:g})"
-    if order_s > settings.clip_timeout_s:
-        return f"not done after {order_s:.0f} s, at {step} (cluster.clip_timeout_s is {settings.clip_timeout_s:g})"
     return None

@@ -1,17 +1,16 @@
-"""The three actors. Heavy imports happen where they run, so that the driver and an idle process need none of them.
+"""The actors that work alone, and what all actors share; `rank_worker` has those that work together.
 
-Every answer about an order is data: what it took in seconds, or a ClipFailure. What an actor raises costs it its life.
+Heavy imports happen where they run, so that the driver and an idle process need none of them. Every answer about an
+order is data: what it took in seconds, or a ClipFailure. What an actor raises costs it its life.
 """
 
 import errno
 import logging
 import os
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -22,11 +21,11 @@ from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
 from pipeline.images.access import OWN_FOLDER, ImageAccess
 from pipeline.publication import upload
+from pipeline.scratch import scratch_folder, sweep
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings, Stage
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
     from torch import Tensor
 
     from model.renderer import Latents
@@ -50,94 +49,32 @@ class Workplace:
     device: str  # of the ranks: cpu or cuda
     images: bool = True  # whether any clip has a first frame to encode
     image_access: ImageAccess = OWN_FOLDER  # from where; the manifest's own folders are among the roots
+    run_id: str = ""  # part of the names of placement groups: leftovers of other runs are told by it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Health:
-    """One rank's answer while it may be deep in a collective. `step` 0 of 0: it has no clip."""
+class Seat:
+    """Where an actor is."""
 
-    node: str
+    node: str  # Ray's id of it
+    address: str
     pid: int
-    clip_id: str | None
-    step: int
-    num_steps: int
+    gpu: str | None = None  # its number there
 
-
-class RankWorker:
-    """One rank of a render group: its slices of the Transformer, and the same request as every other rank."""
-
-    def __init__(self, place: Workplace, *, rank: int, world_size: int, collective_timeout_s: float) -> None:
-        _begin(place)
-        self.place, self.rank, self.world_size = place, rank, world_size
-        self.timeout = timedelta(seconds=collective_timeout_s)
-        self.store: Any = None  # a TCPStore, on rank 0
-        self.at: tuple[str | None, int, int] = (None, 0, 0)  # clip, step, steps: replaced whole, read by `health`
-
-    def bind(self) -> tuple[str, int]:
-        """Rank 0 alone: a rendezvous on a port that nobody else can have any more. Host and port."""
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-        host = _node()
-        self.store = TCPStore(host, 0, is_master=True, timeout=self.timeout, wait_for_workers=False)
-        return host, int(self.store.port)
-
-    def start(self, host: str, port: int) -> None:
-        """Joins the others, loads this rank's slices and renders the smallest clip there is, for one step."""
-        from model.renderer import Renderer
-        from pipeline.requests import warm_up_request
-        from pipeline.weights.opening import open_weights, weights_errors
-
-        group = self._join(host, port) if self.world_size > 1 else None
-        device = "cuda:0" if self.place.device == "cuda" else "cpu"  # Ray shows a rank its own card alone
-        with weights_errors(self.place.weights):
-            reader = open_weights(self.place.weights, self.place.storage)
-            self.renderer = Renderer.load(self.place.model, reader, group=group, device=device)
-        self.renderer.render(warm_up_request(self.place.model))
-
-    def _join(self, host: str, port: int) -> "dist.ProcessGroup":
-        import torch
-        import torch.distributed as dist
-        from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-        if self.place.device == "cuda":
-            torch.cuda.set_device(0)
-        store = self.store or TCPStore(host, port, is_master=False, timeout=self.timeout, wait_for_workers=False)
-        backend = "nccl" if self.place.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=self.timeout)
-        world = dist.group.WORLD
-        assert world is not None
-        return world
-
-    def render(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict, "Latents | None"]:
-        """Rank 0's latents; the other ranks' are the same and stay where they are. Conditions by role."""
-        from pipeline.requests import request_of
-
-        began = time.monotonic()
-        request = request_of(clip, conditions)
-        try:
-            self.renderer.check(request)
-        except ValueError as error:  # before any collective, on every rank alike
-            return _failure("render", error, kind="ClipError"), None
-        self.at = (clip.clip_id, 0, self.renderer.num_steps(request))
-        latents = self.renderer.render(request, on_step=lambda done, total: self._note(clip.clip_id, done, total))
-        self.at = (None, 0, 0)
-        return time.monotonic() - began, latents if self.rank == 0 else None
-
-    def _note(self, clip_id: str, done: int, total: int) -> None:
-        self.at = (clip_id, done, total)
-
-    @ray.method(concurrency_group="health")
-    def health(self) -> Health:
-        clip_id, step, num_steps = self.at
-        return Health(node=_node(), pid=os.getpid(), clip_id=clip_id, step=step, num_steps=num_steps)
+    def __str__(self) -> str:
+        gpu = "" if self.gpu is None else f", GPU {self.gpu}"
+        return f"{self.address} (node {self.node[:8]}, process {self.pid}{gpu})"
 
 
 class PromptEncoder:
     """Prompts to embeddings, first frames to latents, one at a time: none depends on its neighbours."""
 
     def __init__(self, place: Workplace) -> None:
-        _begin(place)
+        begin(place)
         self.place = place
+
+    def where(self) -> Seat:
+        return seat()
 
     def start(self) -> None:
         from model.codecs import build_image_encoder
@@ -175,9 +112,12 @@ class Finisher:
     """Latents to delivered files: decoded by windows into ffmpeg, probed, uploaded under names of this attempt."""
 
     def __init__(self, place: Workplace) -> None:
-        _begin(place)
+        begin(place)
         self.place = place
         self.store = open_store(place.output, place.storage)
+
+    def where(self) -> Seat:
+        return seat()
 
     def start(self) -> None:
         from model.codecs import build_audio_decoder, build_video_decoder
@@ -187,6 +127,7 @@ class Finisher:
             reader = open_weights(self.place.weights, self.place.storage)
             self.video = build_video_decoder(self.place.model, reader)
             self.audio = build_audio_decoder(self.place.model, reader)
+        sweep()  # what killed finishers have left on this node
 
     def finish(self, clip: Clip, attempt: str, latents: "Latents") -> Finished | ClipFailure:
         return _as_data("finish", lambda: self._finish(clip, attempt, latents))
@@ -198,7 +139,7 @@ class Finisher:
         frames = _Timed(window.numpy() for window in self.video.decode(latents.video))
         waveform = self.audio.decode(latents.audio).numpy() if clip.audio else None
         decoded_sound = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
+        with scratch_folder() as folder:
             files = encode_clip(
                 frames,
                 shape=clip.shape,
@@ -235,7 +176,7 @@ class _Timed(Iterator[Any]):
             self.seconds += time.monotonic() - began
 
 
-def _begin(place: Workplace) -> None:
+def begin(place: Workplace) -> None:
     """What every actor's process needs first: its share of the cores, a log that Ray keeps in its session folder."""
     import torch
 
@@ -245,7 +186,14 @@ def _begin(place: Workplace) -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def _node() -> str:
+def seat() -> Seat:
+    """Of this process."""
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return Seat(node=context.get_node_id(), address=address(), pid=os.getpid(), gpu=str(gpus[0]) if gpus else None)
+
+
+def address() -> str:
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return address
 
@@ -255,10 +203,10 @@ def _as_data(stage: Stage, make: Callable[[], Made]) -> Made | ClipFailure:
     try:
         return make()
     except (ClipError, StoreError) as error:
-        return _failure(stage, error, kind=type(error).__name__)
+        return failure(stage, error, kind=type(error).__name__)
     except Exception as error:  # the worker's translation of anything into data
         if isinstance(error, OSError) and error.errno in DISK_FULL:
-            return _failure(stage, error, kind="StoreError")
+            return failure(stage, error, kind="StoreError")
         log.exception("%s failed oddly", stage)  # the whole story, in this process's log
         return ClipFailure(stage=stage, kind=type(error).__name__, message=_told(error), retriable=True)
 
@@ -269,5 +217,5 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno}, in {last.name})"
 
 
-def _failure(stage: Stage, error: Exception, *, kind: str) -> ClipFailure:
+def failure(stage: Stage, error: Exception, *, kind: str) -> ClipFailure:
     return ClipFailure(stage=stage, kind=kind, message=str(error) or type(error).__name__, retriable=False)

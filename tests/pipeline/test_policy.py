@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.policy import Streaks, Strikes, Verdict, judge, overdue, places_behind, too_many_failed
-from pipeline.settings import ClusterSettings, RetrySettings
+from pipeline.policy import Streaks, Strikes, Verdict, judge, places_behind, too_many_failed
+from pipeline.settings import RetrySettings
 from pipeline.types import ClipFailure, Stage
 
 RETRY = RetrySettings(
@@ -76,15 +76,6 @@ def test_a_requeued_clip_lets_enough_others_pass_to_tell_it_from_a_broken_group(
     streaks.lost("group-0", "first")
     survivors = [streaks.lost("group-0", f"other-{n}") for n in range(places_behind(RETRY))]
     assert survivors[-1] is False, "the group must reach its cap before the first clip is tried again"
-
-
-def test_a_group_is_overdue_by_its_step_or_by_its_clip() -> None:
-    settings = ClusterSettings(step_timeout_s=10, clip_timeout_s=100)
-    assert overdue(order_s=99, step_s=9, step="step 3 of 8", settings=settings) is None
-    assert "no step for 11 s after step 3 of 8" in (
-        overdue(order_s=50, step_s=11, step="step 3 of 8", settings=settings) or ""
-    )
-    assert "not done after 101 s" in (overdue(order_s=101, step_s=1, step="step 7 of 8", settings=settings) or "")
 
 
 def test_an_eviction_is_not_a_loss_until_there_were_too_many() -> None:

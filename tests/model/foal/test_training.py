@@ -210,7 +210,7 @@ def test_the_renderer_loads_what_was_written(first_stage: Literal["base", "disti
     model, reader = the_model(first_stage), LocalWeights(trained.out / "weights")
     check_weights(model, reader, tp=1, deep=True)
     text, empty = build_text_encoder(model, reader).encode(["A red ball bounces up and down", ""])
-    renderer = Renderer.load(model, reader, group=None, device="cpu")
+    renderer = Renderer.load(model, reader, device="cpu")
     latents = renderer.render(
         RenderRequest(
             text=text,

@@ -1,0 +1,69 @@
+"""Crews of one actor each: prompt encoders and finishers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from pipeline.crews.crew import LOADING, Call, Crew, light
+from pipeline.crews.nodes import node_of, selector
+from pipeline.crews.placements import no_room
+from pipeline.fleet import Done, EncodeOrder, Event, FinishOrder, Order
+from pipeline.types import ClipFailure, Finished, Stage
+from pipeline.worker import Finisher, PromptEncoder, Seat
+
+
+class SoloCrew(Crew):
+    """One actor on one CPU that Ray never restarts by itself."""
+
+    kind: type[Any]
+    bundle: Mapping[str, float] = {"CPU": 1.0}
+
+    def start(self) -> None:
+        off = self.site.watch.off(self.bundle)
+        options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, "label_selector": selector(off)}
+        self.actors = {0: ray.remote(self.kind).options(**options).remote(self.place)}
+        self.ask({0: self.actors[0].where.remote()}, self._seated)
+        self.wait_for("placing its process", self.cluster.placement_timeout_s)
+
+    def _seated(self, seats: dict[int, Seat]) -> None:
+        self.seats = dict(seats)
+        self.ask({0: self.actors[0].start.remote()}, lambda _: self.began())
+        self.wait_for(LOADING, self.cluster.load_timeout_s)
+
+    def is_unplaced(self) -> bool:
+        return node_of(self.actors[0]) is None
+
+    def room(self) -> str:
+        return no_room(self.bundle, 1, together=True)
+
+
+class EncoderCrew(SoloCrew):
+    stage: Stage = "encode"
+    kind = PromptEncoder
+
+    def offer(self, order: Order) -> None:
+        assert isinstance(order, EncodeOrder)
+        verdict, self.result = self.actors[0].encode.options(num_returns=2).remote(order.condition)
+        self.calls[verdict] = Call(0, self.answered)
+        self.busy = True
+        self.wait_for("encoding", self.cluster.encode_timeout_s)
+
+
+class FinisherCrew(SoloCrew):
+    stage: Stage = "finish"
+    kind = Finisher
+
+    def offer(self, order: Order) -> None:
+        assert isinstance(order, FinishOrder)
+        answer = self.actors[0].finish.remote(light(order.clip), order.attempt, order.latents)
+        self.calls[answer] = Call(0, self._finished)
+        self.busy = True
+        self.wait_for("finishing", self.cluster.finish_timeout_s)
+
+    def _finished(self, answer: Finished | ClipFailure) -> Event:
+        if isinstance(answer, ClipFailure):
+            return self.answered(answer)
+        self.busy = False
+        self.wait_for("", 0.0)
+        return Done(crew_id=self.crew_id, result=answer, seconds=sum(answer.seconds.values()))

@@ -1,0 +1,153 @@
+"""The actor that is one rank of a render group. It loads on its own, meets the others, and can meet others again.
+
+A rank that cannot reach the others any more drops what it was doing, leaves the group and keeps its weights.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from pipeline.card import check_card
+from pipeline.settings import ClusterSettings
+from pipeline.types import Clip
+from pipeline.worker import Seat, Verdict, Workplace, address, begin, failure, seat
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+    from torch import Tensor
+
+    from model.renderer import Latents, Renderer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """One rank's answer while it may be deep in a collective. `step` 0 of 0: it has no clip."""
+
+    seat: Seat
+    clip_id: str | None
+    step: int
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """This rank is well and has left its group, in which others could not be reached any more."""
+
+    message: str
+
+
+class RankWorker:
+    """One rank of a render group: its slices of the Transformer, and the same request as every other rank."""
+
+    def __init__(self, place: Workplace, *, rank: int, world_size: int, cluster: ClusterSettings) -> None:
+        begin(place)
+        self.place, self.rank, self.world_size, self.cluster = place, rank, world_size, cluster
+        self.timeout = timedelta(seconds=cluster.collective_timeout_s)
+        self.renderer: Renderer | None = None
+        self.store: Any = None  # a TCPStore, on rank 0
+        self.at: tuple[str | None, int, int] = (None, 0, 0)  # clip, step, steps: replaced whole, read by `health`
+
+    def where(self) -> Seat:
+        return seat()
+
+    def load(self) -> None:
+        """This rank's slices; nothing where they are loaded already. Waits for nobody."""
+        from model.renderer import Renderer
+        from pipeline.weights.opening import open_weights, weights_errors
+
+        if self.renderer is not None:
+            return
+        device = "cuda:0" if self.place.device == "cuda" else "cpu"  # Ray shows a rank its own card alone
+        if self.place.device == "cuda":
+            self._check_card()
+        with weights_errors(self.place.weights):
+            reader = open_weights(self.place.weights, self.place.storage)
+            self.renderer = Renderer.load(self.place.model, reader, tp=self.world_size, rank=self.rank, device=device)
+
+    def _check_card(self) -> None:
+        import torch
+
+        torch.cuda.set_device(0)
+        check_card(torch.cuda.mem_get_info, name=str(seat()), least_free=self.cluster.least_free_memory)
+
+    def bind(self) -> tuple[str, int]:
+        """Rank 0 alone: a rendezvous on a port that nobody else can have any more. Host and port."""
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        host = address()
+        self.store = TCPStore(host, 0, is_master=True, timeout=self.timeout, wait_for_workers=False)
+        return host, int(self.store.port)
+
+    def join(self, host: str, port: int) -> Broken | None:
+        """Meets the others and renders the smallest clip there is, for one step."""
+        from model.parallel import GroupBroken
+        from pipeline.requests import warm_up_request
+
+        assert self.renderer is not None
+        if self.world_size > 1:
+            self.renderer.join(self._meet(host, port))
+        try:
+            self.renderer.render(warm_up_request(self.place.model))
+        except GroupBroken as error:
+            reason = str(error)
+        else:
+            return None
+        return self.leave(reason)
+
+    def _meet(self, host: str, port: int) -> "dist.ProcessGroup":
+        import torch
+        import torch.distributed as dist
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        if self.place.device == "cuda":
+            torch.cuda.set_device(0)
+        store = self.store or TCPStore(host, port, is_master=False, timeout=self.timeout, wait_for_workers=False)
+        backend = "nccl" if self.place.device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size, timeout=self.timeout)
+        world = dist.group.WORLD
+        assert world is not None
+        return world
+
+    def leave(self, reason: str = "") -> Broken:
+        """Lets go of those who wait for us in a collective. Not inside an `except`: its frames hold the group."""
+        import torch.distributed as dist
+
+        self.at = (None, 0, 0)
+        if self.renderer is not None:
+            self.renderer.join(None)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        return Broken(message=reason)
+
+    def render(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict | Broken, "Latents | None"]:
+        """Rank 0's latents; the other ranks' are the same and stay where they are. Conditions by role."""
+        from model.parallel import GroupBroken
+        from pipeline.requests import request_of
+
+        assert self.renderer is not None
+        began = time.monotonic()
+        request = request_of(clip, conditions)
+        try:
+            self.renderer.check(request)
+        except ValueError as error:  # before any collective, on every rank alike
+            return failure("render", error, kind="ClipError"), None
+        self.at = (clip.clip_id, 0, self.renderer.num_steps(request))
+        try:
+            latents = self.renderer.render(request, on_step=lambda done, total: self._note(clip.clip_id, done, total))
+        except GroupBroken as error:
+            reason = str(error)
+        else:
+            self.at = (None, 0, 0)
+            return time.monotonic() - began, latents if self.rank == 0 else None
+        return self.leave(reason), None
+
+    def _note(self, clip_id: str, done: int, total: int) -> None:
+        self.at = (clip_id, done, total)
+
+    @ray.method(concurrency_group="health")
+    def health(self) -> Health:
+        clip_id, step, num_steps = self.at
+        return Health(seat=seat(), clip_id=clip_id, step=step, num_steps=num_steps)
