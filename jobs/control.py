@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.typed import build
 from pipeline.control import PAUSE, ask, cancel_key, new_request, read_request, resume_command
+from pipeline.lease.looking import look
 from pipeline.status import RunStatus, read_status
 from pipeline.store import StorageSettings, Store, open_store
 
@@ -49,21 +50,29 @@ def pause(values: Mapping[str, Any]) -> int:
 
 
 def resume(values: Mapping[str, Any]) -> int:
-    store, found, _ = _open(values)
+    settings = _settings(values)
+    store = open_store(settings.output, settings.storage)
     standing = read_request(store, PAUSE)
     if standing is None:
+        read_status(store)  # an output that was mistyped is no output that was not paused
         print(f"{store.uri} was not paused")
         return 0
     store.delete(PAUSE)
     print(f"{store.uri}: no longer paused; it was {standing}")
-    print(f"run {found.run_id} goes on" if found.is_live else "nothing is at work there; a render may start again")
+    seen = look(store)
+    is_live = seen is not None and seen.may_live
+    print("the run that is at work goes on" if is_live else "nothing is at work there; a render may start again")
     return 0
 
 
 def _open(values: Mapping[str, Any]) -> tuple[Store, RunStatus, ControlSettings]:
-    settings = build(ControlSettings, {key: value for key, value in values.items() if key != "job"}, at="")
+    settings = _settings(values)
     store = open_store(settings.output, settings.storage)
     return store, read_status(store), settings
+
+
+def _settings(values: Mapping[str, Any]) -> ControlSettings:
+    return build(ControlSettings, {key: value for key, value in values.items() if key != "job"}, at="")
 
 
 def _last(found: RunStatus) -> str:

@@ -50,9 +50,9 @@ class Caller:
         return self.run("render", f"manifest={manifest}", f"output={output}", *QUICK, *words)
 
     @contextmanager
-    def rendering(self, manifest: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
+    def rendering(self, manifest: Path, output: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         """A render in progress. Whoever starts it ends it."""
-        command = [str(BIN / "happyhorse"), "render", f"manifest={manifest}", f"output={output}", *QUICK]
+        command = [str(BIN / "happyhorse"), "render", f"manifest={manifest}", f"output={output}", *QUICK, *words]
         with subprocess.Popen(
             command, env=self.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:

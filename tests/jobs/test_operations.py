@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
-from pipeline.control import PAUSE, cancel_key, read_request
+from pipeline.control import PAUSE, ask, cancel_key, new_request, read_request
 from pipeline.lease.looking import look
 from pipeline.ledger import Ledger
 from pipeline.manifest.reading import Manifest
@@ -166,10 +166,17 @@ def test_a_pause_stands_until_it_is_taken_back(live: Live, said: Lines) -> None:
     assert said(live.store, "cancel")[-1].startswith(f"the output stays paused, {request}")
     assert said(live.store, "resume") == [
         f"{live.store.uri}: no longer paused; it was {request}",
-        f"run {live.run_id} goes on",
+        "the run that is at work goes on",
     ]
     assert said(live.store, "resume") == [f"{live.store.uri} was not paused"]
     assert read_request(live.store, PAUSE) is None
+
+
+def test_a_pause_may_be_taken_back_where_no_run_was(tmp_path: Path, said: Lines) -> None:
+    store = open_store(str(tmp_path))
+    ask(store, PAUSE, new_request(None))
+    assert said(store, "resume")[1] == "nothing is at work there; a render may start again"
+    assert not list(store.list())
 
 
 def test_logs_of_a_run_and_of_a_clip(live: Live, said: Lines) -> None:
