@@ -12,8 +12,9 @@ from typing import Any
 from model.config import ModelConfig
 from pipeline.errors import StoreError
 from pipeline.keyset import KeySet
+from pipeline.manifest.ids import SAFE_ID, SAFE_ID_WORDS
 from pipeline.side_by_side import side_by_side
-from pipeline.store import Store
+from pipeline.store import Store, key_problem
 from pipeline.types import Clip, ClipFailure, Finished, JsonDict, MediaFile, MediaSettings, Probe
 
 RECORDS = "records"
@@ -27,6 +28,13 @@ SAID_BY_ROWS = (  # fields of a model's config that decide a clip only through t
     "text_max_tokens",
 )
 HASH_DIGITS = 16
+NAMES = ("clip_id", "settings_hash", "attempt")  # parts of keys
+KINDS_OF_VALUES: dict[str, type] = {
+    **dict.fromkeys((*NAMES, "model", "model_hash"), str),
+    **dict.fromkeys(("seed", "num_attempts"), int),
+    **dict.fromkeys(("seconds", "settings", "row", "files", "probe"), dict),
+}
+KINDS_OF_FILE_VALUES: dict[str, type] = {"name": str, "size_bytes": int, "sha256": str}
 NUM_READERS = 16  # records are small: reading them is waiting
 
 
@@ -142,8 +150,11 @@ class Ledger:
         """StoreError if it is not there; NotARecord, which is one, if it is not one of ours."""
         data = self.store.get(key)
         try:
-            return _parse_record(json.loads(data))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            values = json.loads(data)
+            if b"\\ud" in data.lower():  # half a sign, perhaps, which nobody could print
+                json.dumps(values, ensure_ascii=False).encode()
+            return _parse_record(values)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{self.store.where(key)} is not a record: {type(error).__name__} {error}"
             raise NotARecord(f"{reason}. Delete it and run again: its clip is then rendered again") from error
 
@@ -163,16 +174,29 @@ def _record_values(record: ClipRecord) -> JsonDict:
 
 
 def _parse_record(values: JsonDict) -> ClipRecord:
-    if not isinstance(values["settings"], dict):
-        raise TypeError("settings that are no table")
+    """ValueError, KeyError or TypeError for what nobody who reads records could do with."""
+    for name, kind in KINDS_OF_VALUES.items():
+        _check_kind(name, values[name], kind)
     finished = Finished(
         attempt=values["attempt"],
         files={kind: MediaFile(**file) for kind, file in values["files"].items()},
         probe=Probe(**values["probe"]),
         seconds=values["seconds"],
     )
+    for file in finished.files.values():
+        for name, kind in KINDS_OF_FILE_VALUES.items():
+            _check_kind(name, getattr(file, name), kind)
+        if key_problem(file.name):
+            raise ValueError(f"{file.name!r} is no name of a file: {key_problem(file.name)}")
     own = {each.name: values[each.name] for each in fields(ClipRecord) if each.name not in ("finished", "truncated")}
     return ClipRecord(finished=finished, truncated=tuple(values.get("truncated", ())), **own)
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected {kind.__name__}")
+    if name in NAMES and not SAFE_ID.fullmatch(str(value)):
+        raise ValueError(f"{name} is {value!r}, expected {SAFE_ID_WORDS}")
 
 
 def _plain(value: Any) -> Any:

@@ -13,12 +13,14 @@ from pipeline.audit.media import check_media, recorded_shape
 from pipeline.errors import StoreError
 from pipeline.ledger import ClipRecord, Ledger, NotARecord, values_hash
 from pipeline.publication import KINDS, file_name
+from pipeline.recording import TEXTS
 from pipeline.side_by_side import side_by_side
 from pipeline.store import Store
 from pipeline.types import MediaFile
 
 NUM_READERS = 8  # each has one file at a time on disk
 SAID_EVERY = 10_000  # records
+SHOWN = 60  # characters of a text
 log = logging.getLogger(__name__)
 
 
@@ -65,22 +67,36 @@ def _check_record(key: str, record: ClipRecord) -> Iterator[AuditFinding]:
     """What can be said without looking at a file. Two records of one clip and hash cannot both have their own name."""
     if record.key != key:
         yield AuditFinding(record=key, got=f"the record of {record.key}", expected="its own name")
-    hashed = values_hash(record.settings)
+    try:
+        hashed = values_hash(record.settings)
+    except (ValueError, RecursionError) as error:
+        hashed = f"nothing ({error})"
     if hashed != record.settings_hash:
         yield AuditFinding(record=key, got=f"settings that hash to {hashed}", expected=record.settings_hash)
     for name in ("model_hash", "seed"):
         if record.settings.get(name) != getattr(record, name):
             yield AuditFinding(
                 record=key,
-                got=f"{name} {getattr(record, name)}",
-                expected=f"{record.settings.get(name)} as in its settings",
+                got=f"{name} {getattr(record, name)!r}",
+                expected=f"{record.settings.get(name)!r} as in its settings",
             )
+    yield from _check_row(key, record)
     expected = {"mp4", "jpg"} | ({"wav"} if record.settings.get("audio") else set())
     for kind in sorted(expected ^ record.finished.files.keys()):
         is_missing = kind in expected
         yield AuditFinding(
             record=key, got=f"{'no' if is_missing else 'a'} {kind}", expected="one" if is_missing else "none"
         )
+
+
+def _check_row(key: str, record: ClipRecord) -> Iterator[AuditFinding]:
+    """What it says of its row is what the clip was made of; no hash holds it. Texts that were cut are named as such."""
+    own = {"clip_id": record.clip_id} | {name: record.settings.get(name) for name in TEXTS}
+    for name, expected in own.items():
+        said = record.row.get(name)
+        if said not in (None, expected) and name not in record.truncated:
+            got = f"a row whose {name} is {str(said)[:SHOWN]!r}"
+            yield AuditFinding(record=key, got=got, expected=f"{str(expected)[:SHOWN]!r}")
 
 
 def _check_files(store: Store, key: str, record: ClipRecord) -> Iterator[AuditFinding]:

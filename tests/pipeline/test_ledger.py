@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from model.config import ModelConfig
 from pipeline.errors import StoreError
-from pipeline.ledger import Ledger, failed_key, model_hash, record_key, settings_hash
+from pipeline.ledger import Ledger, NotARecord, failed_key, model_hash, record_key, settings_hash
 from pipeline.store import Store, open_store
-from pipeline.types import ClipFailure, ImageRef
+from pipeline.types import ClipFailure, ImageRef, JsonDict
 from tests.clips import MEDIA, make_clip, make_record
 from tests.models import small_model
 
@@ -201,6 +201,31 @@ def test_what_is_no_record_is_said_to_be_none(tmp_path: Path, content: bytes) ->
     ledger.store.put("records/a.json", content)
     with pytest.raises(StoreError, match=r"records/a\.json is not a record: .*\. Delete it and run again"):
         ledger.read_record("records/a.json")
+
+
+FILE = {"name": "clips/a.0a1b2c3d.mp4", "size_bytes": 3, "sha256": "0"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_id": "../../a"},
+        {"attempt": 7},
+        {"num_attempts": "1"},
+        {"seed": True},
+        {"seconds": []},
+        {"files": {"mp4": {**FILE, "size_bytes": "3"}}},
+        {"files": {"mp4": {**FILE, "name": "../../etc/passwd"}}},
+        {"model": "half a sign \ud800"},
+    ],
+    ids=str,
+)
+def test_a_value_that_no_reader_could_do_with_makes_it_none(tmp_path: Path, change: JsonDict) -> None:
+    ledger, record = Ledger(open_store(str(tmp_path))), make_record(make_clip())
+    ledger.record(record)
+    ledger.store.put(record.key, json.dumps(json.loads(ledger.store.get(record.key)) | change).encode())
+    with pytest.raises(NotARecord):
+        ledger.read_record(record.key)
 
 
 def test_only_records_count_as_done(tmp_path: Path) -> None:

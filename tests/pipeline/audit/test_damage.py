@@ -194,7 +194,25 @@ DAMAGE: dict[str, tuple[Callable[[Output], object], list[str]]] = {
     ),
     "a record's settings are changed": (
         lambda o: edit(o, "a", lambda values: values["settings"].update(prompt="a green ball")),
-        [rf"{A}: got settings that hash to [0-9a-f]{{16}}, expected [0-9a-f]{{16}}"],
+        [
+            rf"{A}: got settings that hash to [0-9a-f]{{16}}, expected [0-9a-f]{{16}}",
+            rf"{A}: got a row whose prompt is 'a red ball', expected 'a green ball'",
+        ],
+    ),
+    "a record has another clip's row": (
+        lambda o: edit(o, "a", lambda values: values.update(row=read_values(o.store, "b")["row"])),
+        [
+            rf"{A}: got a row whose clip_id is 'b', expected 'a'",
+            rf"{A}: got a row whose prompt is 'a blue ball', expected 'a red ball'",
+        ],
+    ),
+    "a record's settings hold what is no number": (
+        lambda o: edit(o, "a", lambda values: values["settings"].update(guidance=float("nan"))),
+        [rf"{A}: got settings that hash to nothing \(.*\), expected [0-9a-f]{{16}}"],
+    ),
+    "a record's clip is named as a folder": (
+        lambda o: edit(o, "a", lambda values: values.update(clip_id="../a")),
+        [rf"{A}: got .* is not a record: ValueError clip_id is '\.\./a', .*, expected a record that can be read"],
     ),
     "a video cannot be read, and its digest is right": (
         lambda o: put_consistently(o, "a", "mp4", b"no video " * 99),
