@@ -11,6 +11,7 @@ from pipeline.audit.rows import Rows, RowSettings, read_rows
 from pipeline.errors import ConfigError, RenderError
 from pipeline.results import RUN, read_run
 from pipeline.store import StorageSettings, Store, open_store
+from pipeline.summary import BAD_INPUT
 from pipeline.types import JsonDict
 
 SHOWN = 100  # findings in the table; JSON has them all
@@ -34,7 +35,9 @@ def audit(values: Mapping[str, Any]) -> int:
         print(json.dumps(_values(store, run, rows, unread, report), ensure_ascii=False, indent=1, allow_nan=False))
     else:
         print(*_lines(store, run, rows, unread, report), sep="\n")
-    return 1 if report.findings else 0
+    if report.findings:
+        return 1
+    return 0 if rows is not None else BAD_INPUT  # nobody is to take half an audit for a whole one
 
 
 def rows_of_run(store: Store, run: JsonDict | None, *, manifest: str | None) -> tuple[Rows | None, str]:
@@ -97,6 +100,8 @@ def _lines(store: Store, run: JsonDict | None, rows: Rows | None, unread: str, r
         yield f"and {len(found) - SHOWN} more (format=json lists {len(found.kept)} of them)"
     if found:
         yield f"findings: {len(found)}. Delete the records they name and render again to mend these clips"
+    elif rows is None:
+        yield "records and files are well. Name the manifest with manifest=..., or let `verify` answer for files alone"
     else:
         yield "every record is one of its own, and every file is as recorded"
 
