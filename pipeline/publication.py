@@ -37,6 +37,16 @@ def upload(store: Store, files: Mapping[str, Path]) -> dict[str, MediaFile]:
     return uploaded
 
 
+def check_seen(store: Store, files: Mapping[str, MediaFile]) -> None:
+    """What another machine has written to a folder is there for this one. StoreError if the two have no such folder."""
+    for file in files.values():
+        if store.head(file.name) != file.size_bytes:
+            raise StoreError(
+                f"{store.where(file.name)} was written by a worker, but is not there for the driver: with workers on "
+                "other machines the output is a bucket, or a folder that all of them share"
+            )
+
+
 def _upload(store: Store, path: Path) -> MediaFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

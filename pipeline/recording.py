@@ -20,6 +20,7 @@ from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import RESULTS
 from pipeline.outcomes import Outcomes, delivery_of
 from pipeline.plan import Plan
+from pipeline.publication import check_seen
 from pipeline.results import Moment, RunFacts, write_results, write_run
 from pipeline.store import Store
 from pipeline.summary import Snapshot
@@ -53,6 +54,7 @@ class RunRecorder:
         media: MediaSettings,
         lease: Lease,
         clip_logs: bool = False,
+        checks_files: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store, self.manifest, self.plan, self.facts = store, manifest, plan, facts
@@ -60,6 +62,7 @@ class RunRecorder:
         self.ledger = Ledger(store)
         self.outcomes = Outcomes(manifest.index)
         self._clip_logs = ClipLogs(store, run_id=facts.run_id, lease=lease) if clip_logs else None
+        self._checks_files = checks_files  # of workers that may have another disk than ours
         self._clock = clock
         self._written_at = self._said_at = clock()
         self._turn: object = None  # what the run did when it last said so
@@ -99,6 +102,8 @@ class RunRecorder:
             truncated=tuple(name for name in TEXTS if row.get(name) not in (None, getattr(clip, name))),
         )
         self.lease.check()
+        if self._checks_files:
+            check_seen(self.store, finished.files)
         if not self.ledger.record(record):
             log.warning("clip %s was recorded by somebody else; attempt %s is void", clip.clip_id, finished.attempt)
             record = self.ledger.read_record(record.key)

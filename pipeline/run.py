@@ -91,6 +91,7 @@ def _render(
         media=settings.media,
         lease=lease,
         clip_logs=settings.people.clip_logs,
+        checks_files=settings.cluster.address is not None and store.is_folder,
     )
     recorder.begin()
     log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))

@@ -95,6 +95,11 @@ class Store:
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.uri, self.settings))
 
+    @property
+    def is_folder(self) -> bool:
+        """On disk, and not a bucket."""
+        return self._folder is not None
+
     def where(self, key: str) -> str:
         """The full address of a key, for messages and for people."""
         return f"{self.uri}/{key}" if key else self.uri

@@ -74,7 +74,13 @@ def recorder_of(store: Store, *, clock: Clock | None = None, retry_failed: bool 
 
 
 def recorder_for(
-    store: Store, manifest: Manifest, plan: Plan, *, clock: Clock | None = None, clip_logs: bool = False
+    store: Store,
+    manifest: Manifest,
+    plan: Plan,
+    *,
+    clock: Clock | None = None,
+    clip_logs: bool = False,
+    checks_files: bool = False,
 ) -> RunRecorder:
     return RunRecorder(
         store,
@@ -84,6 +90,7 @@ def recorder_for(
         media=MEDIA,
         lease=lease_of(store),
         clip_logs=clip_logs,
+        checks_files=checks_files,
         clock=clock or Clock(),
     )
 
@@ -95,6 +102,19 @@ def done(clip: Clip, attempt: str = "0badcafe") -> Finished:
 def states(store: Store) -> list[str]:
     table = pq.read_table(pa.BufferReader(store.get("results.parquet")))
     return [str(state) for state in table.column("render_state").to_pylist()]
+
+
+def test_a_clip_whose_files_are_on_another_machines_disk_is_not_recorded(store: Store) -> None:
+    manifest = manifest_in(store)
+    recorder = recorder_for(store, manifest, make_plan(manifest.index, set()), checks_files=True)
+    made = done(CLIPS[0])
+    with pytest.raises(StoreError, match=r"clips/a\.0badcafe\..* is not there for the driver: .* a folder that all of"):
+        recorder.record(CLIPS[0], finished=made, num_attempts=1, seconds=SECONDS)
+    assert Ledger(store).done_keys() == set()
+    for file in made.files.values():
+        store.put(file.name, bytes(file.size_bytes))
+    recorder.record(CLIPS[0], finished=made, num_attempts=1, seconds=SECONDS)
+    assert len(Ledger(store).done_keys()) == 1
 
 
 def test_success_is_said_last_and_only_when_every_row_has_a_record(store: Store) -> None:
