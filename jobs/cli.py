@@ -171,7 +171,7 @@ COMMANDS = {
         run=_nightly,
         examples={"inbox": "s3://bucket/inbox", "output": "s3://bucket/output"},
     ),
-    "status": Command(summary="Says how a run stands, from its output alone", run=_status, is_check=True),
+    "status": Command(summary="Says how a run stands, from its output alone", run=_status),
     "logs": Command(summary="Prints a run's log, or what was tried for one clip", run=_logs),
     "cancel": Command(summary="Ends the run that is at work on an output, gently", run=_cancel),
     "pause": Command(summary="Lets a run finish what is in flight and wait; nothing new is started there", run=_pause),

@@ -3,6 +3,7 @@
 They are read from the output alone. A run at work writes its log once a minute, a clip's when an attempt has ended.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import sleep
@@ -19,6 +20,7 @@ from pipeline.status import RunStatus, read_status
 from pipeline.store import StorageSettings, Store, open_store
 
 POLL_S = 3.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,9 @@ class LogsSettings:
 def logs(values: Mapping[str, Any]) -> int:
     settings = build(LogsSettings, {key: value for key, value in values.items() if key != "job"}, at="")
     store = open_store(settings.output, settings.storage)
-    found = read_status(store)
-    reader = _OfClip(store, settings.clip) if settings.clip is not None else _OfRun(store, found.run_id)
     try:
+        found = _wait_for_run(store) if settings.follow else read_status(store)
+        reader = _OfClip(store, settings.clip) if settings.clip is not None else _OfRun(store, found.run_id)
         printed = _follow(store, reader, found) if settings.follow and found.holds else _print(reader.new())
     except KeyboardInterrupt:
         return 0
@@ -43,6 +45,19 @@ def logs(values: Mapping[str, Any]) -> int:
         raise ConfigError(reader.nothing(found))
     _print(iter(end))
     return 0
+
+
+def _wait_for_run(store: Store) -> RunStatus:
+    """One that was submitted begins when its cluster has room."""
+    is_said = False
+    while True:
+        try:
+            return read_status(store)
+        except ConfigError as error:
+            if not is_said:
+                log.info("%s; waiting for one", error)
+            is_said = True
+            sleep(POLL_S)
 
 
 def _follow(store: Store, reader: "_OfRun | _OfClip", found: RunStatus) -> int:

@@ -234,6 +234,22 @@ def test_a_clip_is_followed_attempt_by_attempt(live: Live, said: Lines, monkeypa
     assert lines[-1].startswith("failed lost-1: ")
 
 
+def test_a_run_that_has_yet_to_begin_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[Live] = []
+
+    def sleep(seconds: float) -> None:
+        if not began:
+            began.append(Live(tmp_path))
+            began[0].work()
+            began[0].end()
+
+    monkeypatch.setattr("jobs.logs.sleep", sleep)
+    assert main(["logs", f"output={tmp_path}/out", "follow=true"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["the first line", "the second"]
+
+
 def test_whoever_has_seen_enough_of_a_log_may_leave(live: Live, said: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
