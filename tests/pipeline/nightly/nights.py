@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.board import Place
 from pipeline.driver import Driver, Oversight, StopSignal
-from pipeline.errors import Finding, LeaseHeld, ManifestError, StoreError
+from pipeline.errors import Finding, LeaseHeld, ManifestError, OutputPaused, StoreError
 from pipeline.fleet import Event, Order, RenderOrder
 from pipeline.nightly.agenda import Work
 from pipeline.nightly.channels import Channel, NotDelivered, Unsure
@@ -28,7 +28,7 @@ from pipeline.nightly.windows import Window
 from pipeline.settings import ClusterSettings, LeaseSettings, ParallelSettings, RetrySettings, RunSettings
 from pipeline.store import StorageSettings, open_store
 from pipeline.summary import SOME_FAILED, SUCCESS, RunSummary, Snapshot
-from pipeline.types import JsonDict
+from pipeline.types import JsonDict, Wish
 from tests.clips import MEDIA
 from tests.fakes import FakeFleet, MemoryRecorder, make_clip
 from tests.models import small_model
@@ -96,6 +96,8 @@ class SimRenderer:
     slower: Callable[[str], float] = lambda name: 1.0  # than measured
     crashes: dict[str, int] = field(default_factory=dict)  # name -> clips after which the process is gone, once
     held: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
+    canceled: set[str] = field(default_factory=set)  # as soon as a clip is done
     breaks: Counter[str] = field(default_factory=Counter)  # name -> how often the environment stops it
     unmeasured: set[str] = field(default_factory=set)
     gpus: int = 8
@@ -126,6 +128,8 @@ class SimRenderer:
     def render(self, found: Found, /, *, stop: StopSignal, observe: Callable[[Snapshot], None]) -> Rendered:
         if found.name in self.held:
             raise LeaseHeld(f"{found.name} is held by a run that lives")
+        if found.name in self.paused:
+            raise OutputPaused(f"{found.name} was paused by ann: nothing was started")
         if self.breaks[found.name]:
             self.breaks[found.name] -= 1
             raise StoreError("cannot write: no space left")
@@ -143,7 +147,12 @@ class SimRenderer:
         self.clock.moment += timedelta(seconds=STARTUP_S - 3)
         crash_after = self.crashes.get(found.name)
 
+        wish = Wish()
+
         def look_on(snapshot: Snapshot) -> None:
+            nonlocal wish
+            if found.name in self.canceled and snapshot.num_succeeded:
+                wish = Wish(kind="cancel", said="by ann")
             if crash_after is not None and snapshot.num_succeeded >= crash_after:
                 del self.crashes[found.name]
                 raise Crash
@@ -155,7 +164,7 @@ class SimRenderer:
             recorder=recorder,
             cluster=ClusterSettings(stop_grace_s=10),
             retry=RetrySettings(max_clip_deaths=1, max_crew_losses=9),
-            oversight=Oversight(stop=stop, observe=look_on),
+            oversight=Oversight(stop=stop, wish=lambda: wish, observe=look_on),
             clock=fleet.clock,
         )
         try:
@@ -174,6 +183,7 @@ class SimRenderer:
             num_pending=len(clips) - sum(num.values()),
             seconds=(self.clock.now() - began).total_seconds(),
             stopped=outcome.stopped,
+            canceled=outcome.canceled,
         )
         return Rendered(summary=summary, gpus=self.gpus)
 
