@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from pipeline.audit.claims import Claims, fetched_claims
-from pipeline.audit.leavings import folder_of, listed_files, look_at_lease, orphans, own_names, unfinished
+from pipeline.audit.leavings import folder_of, listed_files, look_at_lease, orphans, own_names, tried_out, unfinished
 from pipeline.audit.rows import Rows
 from pipeline.durable import TEMPORARY
 from pipeline.errors import ConfigError, LeaseHeld
@@ -117,6 +117,9 @@ def _removals(
     for entry in list(unfinished(store)):
         if entry.modified_at < before:
             yield Removal(key=entry.key, size_bytes=entry.size_bytes, reason="half-written, and nobody goes on with it")
+    for entry in list(tried_out(store)):
+        if entry.modified_at < before:
+            yield Removal(key=entry.key, size_bytes=entry.size_bytes, reason="of a start that was cut off")
 
 
 def _records(store: Store) -> Iterator[tuple[str, ClipRecord]]:

@@ -3,6 +3,7 @@
 Temporary names end in `#` and digits, which obstore's listing leaves out: no reader ever sees a half-written file.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY = re.compile(r"#\d+$")
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 OURS = re.compile(r"#\d{16}$")  # of all these, what this file makes
 
 
@@ -54,6 +56,10 @@ def _publish(temporary: Path, target: Path, *, create: bool) -> bool:
         os.link(temporary, target)  # the only call that both creates and refuses to replace
     except FileExistsError:
         return os.path.samefile(temporary, target)  # our own link, whose answer a network's file system lost
+    except OSError as error:  # of FAT, and of most buckets that are mounted as folders
+        if error.errno in NO_LINKS:
+            raise OSError(error.errno, "no hard links there") from error
+        raise
     return True
 
 

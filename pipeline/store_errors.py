@@ -46,6 +46,7 @@ SIGNS: tuple[tuple[str, str], ...] = (
     (r"error sending request|dns error|kind: Connect", "the endpoint cannot be reached"),
     (r"operation timed out|kind: Timeout", "storage did not answer in time"),
     (r"Read-only file system", "the file system is read-only"),
+    (r"no hard links there", "an output needs a file system with hard links, or the bucket's own address"),
     (r"builder error", "the endpoint's address is not a valid one"),
     (r"5\d\d (Internal|Service|Bad Gateway|Gateway|Slow)", "storage is failing"),
 )

@@ -12,6 +12,7 @@ from pipeline.keyset import KeySet
 from pipeline.lease.claims import CLAIM, LEASE, first_claim, is_released, last_sign
 from pipeline.lease.holder import is_gone
 from pipeline.ledger import ClipRecord
+from pipeline.probing import PROBE
 from pipeline.publication import CLIPS, KINDS, file_name
 from pipeline.store import Entry, Store
 
@@ -52,6 +53,11 @@ def unfinished(store: Store) -> Iterator[Entry]:
         except FileNotFoundError:
             continue  # just finished
         yield Entry(path.relative_to(folder).as_posix(), found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def tried_out(store: Store) -> Iterator[Entry]:
+    """What starts wrote to try storage out, and could not remove again."""
+    return (entry for entry in store.list(LEASE) if entry.key.startswith(PROBE))
 
 
 def folder_of(store: Store) -> Path | None:

@@ -12,7 +12,7 @@ from pipeline.audit.rows import Rows, read_rows
 from pipeline.cleaning import Removal, clean_output
 from pipeline.errors import ConfigError, LeaseHeld, StoreError
 from pipeline.lease.holder import Machine
-from pipeline.probing import StoreMode
+from pipeline.probing import PROBE, StoreMode
 from pipeline.settings import LeaseSettings
 from pipeline.store import StorageSettings, Store, open_store
 from tests.busy import BusyStore, Script, steps_of
@@ -214,6 +214,15 @@ def test_half_written_files_go_when_nobody_can_be_writing_them(output: Output) -
     assert output.audit().unfinished.count == 2
     assert clean(output) == [f"clips/a#{1:016}"]
     assert [Path(path).exists() for path in (old, young, theirs)] == [False, True, True]
+
+
+def test_what_a_start_that_was_killed_tried_storage_out_with_goes_an_hour_later(output: Output) -> None:
+    old, young = f"{PROBE}0", f"{PROBE}1"
+    for key in (old, young):
+        output.store.put(key, b"what time is it?")
+    touch(output.store, old)
+    assert clean(output) == [old]
+    assert [output.store.head(key) for key in (old, young)] == [None, 16]
 
 
 @pytest.mark.parametrize("at", range(14))

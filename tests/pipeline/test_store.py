@@ -1,5 +1,6 @@
 """The door to storage: the same verbs and the same answers, on disk and in buckets; objects whole or not at all."""
 
+import errno
 import os
 import pickle
 import threading
@@ -302,3 +303,13 @@ def test_a_link_whose_answer_was_lost_is_known_for_ours(tmp_path: Path, monkeypa
     assert store.get("a") == b"ours"
     assert store.put("a", b"later", create=True) is False
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_system_without_hard_links_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: Path, target: Path) -> None:  # as FAT answers, which cannot be mounted everywhere
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StoreError, match=r"cannot write .*/a: an output needs a file system with hard links, or "):
+        open_store(str(tmp_path)).put("a", b"1", create=True)
+    assert list(tmp_path.iterdir()) == []
