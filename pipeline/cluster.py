@@ -56,7 +56,7 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit as error:  # while it starts, Ray answers SIGTERM by leaving with 15 and without a word
         raise KeyboardInterrupt from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that is slow to start is a bare Exception of Ray's
         where = settings.address or "this machine"
         raise ClusterError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from error
     log.info("Ray is ready after %.1f s", time.monotonic() - began)
