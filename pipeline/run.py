@@ -99,7 +99,10 @@ def _render(
     times = RunTimes(recorder, began=began)
     clips = manifest.load(plan.to_render)
     try:
-        outcome = _drive(settings, clips, times, last, num_done=len(plan.done), oversight=oversight) if clips else None
+        outcome = None
+        if clips:
+            run_id, num_done = facts.run_id, len(plan.done)
+            outcome = _drive(settings, clips, times, last, run_id=run_id, num_done=num_done, oversight=oversight)
     finally:
         recorder.flush()  # nothing is under way when the lease is given back
     summary = _summary(manifest, plan, recorder, outcome, last, seconds=time.monotonic() - began)
@@ -187,6 +190,7 @@ def _drive(
     recorder: RunTimes,
     last: list[Snapshot],
     *,
+    run_id: str,
     num_done: int,
     oversight: Oversight,
 ) -> Outcome:
@@ -208,6 +212,7 @@ def _drive(
             device=device,
             images=any(clip.image is not None for clip in clips),
             image_access=settings.images,
+            run_id=run_id,
         )
         shapes = {clip.shape for clip in clips}
         parallel = settle(settings.parallel, model=settings.model, shapes=shapes, device=device, nodes=nodes)

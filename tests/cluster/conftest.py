@@ -1,22 +1,36 @@
-"""One Ray for all tests here, as a run starts it for itself, and one set of random weights."""
+"""One Ray for all tests here, to which nodes can be added, and one set of random weights."""
 
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
-from pipeline import cluster
-from pipeline.settings import ClusterSettings, ParallelSettings
+from pipeline.cluster import LOCAL_ENVIRONMENT
 from tests.weights import noise_model, write_weights
 
-ROOM = ParallelSettings(tp=2, groups=2)
+NUM_CPUS = 6  # two groups of two ranks, an encoder and a finisher
+STORE_BYTES = 150_000_000
 
 
 @pytest.fixture(scope="session")
-def shared_ray() -> Iterator[None]:
-    settings = ClusterSettings(object_store_bytes=150_000_000)
-    with cluster.connect(settings, parallel=ROOM):
-        yield
+def shared_cluster() -> Iterator[Cluster]:
+    for name, value in LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    arguments = {"num_cpus": NUM_CPUS, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def shared_ray(shared_cluster: Cluster) -> None:
+    """Runs and fleets use the Ray that this process has already."""
 
 
 @pytest.fixture(scope="session")

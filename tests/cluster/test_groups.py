@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import torch
 from ray.util.placement_group import placement_group_table
 
 from model.renderer import Latents, Renderer, RenderRequest
-from model.shapes import clip_shape
 from model.text import build_text_encoder
 from model.weights import LocalWeights
 from pipeline.cluster import RayFleet, choose_device, count_groups
@@ -25,77 +22,26 @@ from pipeline.errors import ConfigError
 from pipeline.fleet import (
     Done,
     EncodeOrder,
-    Event,
     FinishOrder,
     Lost,
     Picture,
-    Ready,
     Refused,
     RenderOrder,
     Text,
 )
 from pipeline.settings import ClusterSettings, ParallelSettings
-from pipeline.store import StorageSettings
-from pipeline.types import Clip, ImageRef
+from pipeline.types import ImageRef
 from pipeline.worker import Workplace
-from tests.clips import MEDIA, make_clip
+from tests.cluster.fleets import MODEL, SHAPE, clip, event_of, fleet_of, render_order, started, workplace
 from tests.cluster.runs import LONG, descendants, is_alive
-from tests.weights import noise_model
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
 ROOT = Path(__file__).parents[2]
-MODEL = noise_model()
-SHAPE = clip_shape(MODEL, resolution="64P", ratio="16:9", duration_s=3)
-
-
-@contextmanager
-def fleet_of(place: Workplace, *, tp: int = 2, **cluster: Any) -> Iterator[RayFleet]:
-    settings = ClusterSettings(**cluster)
-    fleet = RayFleet(place, cluster=settings, parallel=ParallelSettings(tp=tp), groups=1)
-    try:
-        yield fleet
-    finally:
-        fleet.close()
 
 
 @pytest.fixture
 def place(weights: Path, tmp_path: Path) -> Workplace:
-    return Workplace(
-        model=MODEL,
-        weights=str(weights),
-        output=str(tmp_path),
-        storage=StorageSettings(),
-        media=MEDIA,
-        threads=1,
-        device="cpu",
-    )
-
-
-def event_of(fleet: RayFleet, *, timeout_s: float = 60) -> Event:
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        events = fleet.wait(0.2)
-        if events:
-            assert len(events) == 1
-            return events[0]
-    raise TimeoutError(f"no event within {timeout_s} s")
-
-
-def started(fleet: RayFleet, crew_id: str) -> Ready:
-    fleet.start(crew_id)
-    ready = event_of(fleet)
-    assert isinstance(ready, Ready), ready
-    assert len(ready.nodes) == 1
-    return ready
-
-
-def clip(**changes: Any) -> Clip:
-    return dataclasses.replace(make_clip("clip"), steps=2, shape=SHAPE, **changes)
-
-
-def render_order(weights: Path, made: Clip) -> RenderOrder:
-    text, negative = build_text_encoder(MODEL, LocalWeights(weights)).encode([made.prompt, made.negative_prompt or ""])
-    return RenderOrder(clip=made, conditions={"text": ray.put(text), "negative": ray.put(negative)})
+    return workplace(weights, tmp_path)
 
 
 def wait_until(true: Any, *, timeout_s: float = 10) -> None:
@@ -144,7 +90,7 @@ def test_two_ranks_render_what_one_process_renders(place: Workplace, weights: Pa
 def test_a_busy_group_says_where_it_is(place: Workplace, weights: Path) -> None:
     with fleet_of(place) as fleet:
         started(fleet, "group-0")
-        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         steps = set[int]()
         while len(steps) < 3:
             assert not fleet.wait(0.1)
@@ -171,7 +117,7 @@ def test_a_killed_rank_is_replaced_and_the_others_do_not_load_again(place: Workp
         ready = started(fleet, "group-0")
         pids = rank_pids(fleet)
         before = latents_of(fleet, order)
-        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         time.sleep(0.3)
         os.kill(pids[1], signal.SIGKILL)
         began = time.monotonic()
@@ -201,7 +147,7 @@ def test_a_group_whose_others_do_not_leave_is_built_anew(place: Workplace, weigh
     with fleet_of(place, leave_timeout_s=2) as fleet:
         started(fleet, "group-0")
         pids = rank_pids(fleet)
-        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         os.kill(pids[0], signal.SIGSTOP)
         os.kill(pids[1], signal.SIGKILL)
         lost = event_of(fleet)
@@ -216,7 +162,7 @@ def test_a_frozen_rank_is_named_as_the_culprit(place: Workplace, weights: Path) 
     with fleet_of(place, step_timeout_s=5) as fleet:
         ready = started(fleet, "group-0")
         pids = rank_pids(fleet)
-        fleet.offer("group-0", render_order(weights, dataclasses.replace(clip(), steps=LONG)))
+        fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         time.sleep(0.3)
         os.kill(pids[1], signal.SIGSTOP)
         lost = event_of(fleet, timeout_s=20)

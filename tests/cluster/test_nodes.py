@@ -1,0 +1,134 @@
+"""Crews on nodes that join, are avoided, drain and die; and what is swept of runs that are gone."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
+from ray.util.placement_group import placement_group_table, remove_placement_group
+
+from pipeline.cluster import RayFleet
+from pipeline.crews.placements import name_of, place
+from pipeline.fleet import Done, Event, Joined, Lost, Ready
+from pipeline.settings import ClusterSettings, ParallelSettings
+from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started, workplace
+from tests.cluster.runs import LONG
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
+
+
+@contextmanager
+def another_node(cluster: Cluster, *, num_cpus: int) -> Iterator[Any]:
+    node = cluster.add_node(num_cpus=num_cpus, object_store_memory=100_000_000)
+    try:
+        yield node
+    finally:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node, allow_graceful=False)
+
+
+def events_until_lost(fleet: RayFleet, *, timeout_s: float = 60) -> list[Event]:
+    """Those of the turn in which a crew was lost. There is nothing before it."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        events = fleet.wait(0.2)
+        if events:
+            return events
+    raise TimeoutError(f"nothing was lost within {timeout_s} s")
+
+
+def drain(cluster: Cluster, node: str) -> None:
+    deadline_ms = int((time.time() + 600) * 1000)
+    client = GcsClient(address=cluster.gcs_address)
+    accepted, why = client.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, "a test", deadline_ms)
+    assert accepted, why
+
+
+def test_crews_follow_the_nodes(shared_cluster: Cluster, weights: Path, tmp_path: Path) -> None:
+    head = ray.get_runtime_context().get_node_id()
+    order = render_order(weights, clip(steps=LONG))
+    with fleet_of(workplace(weights, tmp_path), groups=2, node_period_s=0.2) as fleet:
+        with another_node(shared_cluster, num_cpus=3) as first:
+            joined = event_of(fleet)
+            assert joined == Joined(crew_id="group-2", stage="render"), "three fit, one more than there were"
+            fleet.avoid({head})
+            assert started(fleet, "group-2").nodes == (first.node_id,)
+            assert started(fleet, "finisher-0").nodes == (first.node_id,)
+
+            fleet.offer("group-2", order)
+            drain(shared_cluster, first.node_id)
+            (idle,) = events_until_lost(fleet)
+            assert isinstance(idle, Lost)
+            assert (idle.crew_id, idle.kind, idle.node) == ("finisher-0", "preempted", first.node_id)
+            done, lost = events_until_lost(fleet)
+            assert isinstance(done, Done)
+            assert isinstance(lost, Lost)
+            assert (done.crew_id, lost.crew_id, lost.kind) == ("group-2", "group-2", "preempted")
+            assert "drains" in lost.reason
+            assert started(fleet, "finisher-0").nodes == (head,), "an avoided node is better than none"
+            fleet.release("finisher-0")
+            assert started(fleet, "finisher-0").nodes == (head,)
+
+        with another_node(shared_cluster, num_cpus=2) as second:
+            look(fleet)  # it replaces one that is gone: no more groups fit than before
+            assert started(fleet, "group-0").nodes == (second.node_id,)
+            fleet.offer("group-0", order)
+            shared_cluster.remove_node(second, allow_graceful=False)
+            (lost,) = events_until_lost(fleet)
+            assert isinstance(lost, Lost)
+            assert (lost.crew_id, lost.kind, lost.node) == ("group-0", "preempted", second.node_id)
+        assert {info["state"] for info in placement_group_table().values()} == {"REMOVED"}
+
+
+def look(fleet: RayFleet) -> None:
+    """For longer than a node period; nothing happens."""
+    for _ in range(4):
+        assert fleet.wait(0.1) == []
+
+
+def test_a_fixed_number_of_groups_does_not_grow(shared_cluster: Cluster, weights: Path, tmp_path: Path) -> None:
+    parallel = ParallelSettings(tp=2, groups=1)
+    fleet = RayFleet(
+        workplace(weights, tmp_path), cluster=ClusterSettings(node_period_s=0.2), parallel=parallel, groups=1
+    )
+    with another_node(shared_cluster, num_cpus=2):
+        look(fleet)
+    fleet.close()
+
+
+def test_what_other_runs_of_this_output_left_is_removed(
+    weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def left_by(output: Path, run_id: str) -> Any:
+        name = name_of(output=str(output), run_id=run_id, crew_id="group-0")
+        placed = place(name, {"CPU": 1.0}, 2, packing="STRICT_PACK", off=())
+        ray.get(placed.ready(), timeout=20)
+        return placed
+
+    def state(placed: Any) -> str:
+        return str(placement_group_table(placed)["state"])
+
+    killed, other = left_by(tmp_path, "run-1"), left_by(tmp_path / "other", "run-1")
+    with caplog.at_level(logging.WARNING), fleet_of(workplace(weights, tmp_path, run_id="run-2")):
+        end = time.monotonic() + 10
+        while state(killed) != "REMOVED":
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert state(other) == "CREATED"
+    assert name_of(output=str(tmp_path), run_id="run-1", crew_id="group-0") in caplog.text
+    remove_placement_group(other)
+
+
+def test_a_place_is_named_by_output_run_and_crew(weights: Path, tmp_path: Path) -> None:
+    with fleet_of(workplace(weights, tmp_path, run_id="run-3")) as fleet:
+        fleet.start("group-0")
+        names = {info["name"] for info in placement_group_table().values() if info["state"] != "REMOVED"}
+        assert names == {name_of(output=f"{tmp_path}/", run_id="run-3", crew_id="group-0")}
+        assert isinstance(event_of(fleet), Ready)

@@ -1,0 +1,88 @@
+"""Where crews may be, and what an error of Ray means: plain values, no cluster."""
+
+import pytest
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    NodeDiedError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+
+from pipeline.crews.losses import fatal_of, kind_of, reason_of
+from pipeline.crews.nodes import Nodes, holds, kept_off, selector
+from pipeline.crews.placements import name_of
+from pipeline.errors import WeightsError
+from pipeline.fleet import LossKind
+
+A, B, C = ("a" * 56, "b" * 56, "c" * 56)
+NODES = Nodes(alive={A: {"CPU": 8.0, "GPU": 4.0}, B: {"CPU": 8.0, "GPU": 4.0}}, draining=frozenset({B}))
+
+
+def task_error(cause: Exception) -> RayTaskError:
+    return RayTaskError(function_name="load", traceback_str="", cause=cause)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("error", "node", "kind"),
+    [
+        (ActorDiedError(), A, "died"),
+        (ActorDiedError(), None, "died"),
+        (ActorDiedError(), B, "preempted"),  # it drains
+        (ActorDiedError(), C, "preempted"),  # it is gone
+        (RayActorError(preempted=True), A, "preempted"),
+        (RayActorError(error_msg="The actor died because its node has died. Node Id: aa"), A, "preempted"),
+        (ActorUnavailableError("rpc error", None), A, "preempted"),
+        (NodeDiedError("gone"), A, "preempted"),  # type: ignore[no-untyped-call]
+        (GetTimeoutError("an answer of a few bytes did not come"), A, "preempted"),
+        (ActorUnschedulableError("no such node"), None, "unplaced"),
+        (task_error(MemoryError("CUDA out of memory")), A, "died"),
+        (task_error(MemoryError("CUDA out of memory")), B, "died"),  # wherever it is, this is its own
+    ],
+)
+def test_what_kind_of_loss_an_error_is(error: RayError, node: str | None, kind: LossKind) -> None:
+    assert kind_of(error, node=node, nodes=NODES) == kind
+
+
+def test_an_error_that_would_come_again_is_named() -> None:
+    error = task_error(WeightsError("no tensor video_embedder"))
+    assert fatal_of(error) == "WeightsError"
+    assert reason_of(error) == "WeightsError: no tensor video_embedder"
+    assert fatal_of(ActorDiedError()) is None
+
+
+def test_a_crew_is_kept_off_nodes_as_far_as_others_hold_it() -> None:
+    steady = Nodes(alive={A: {"CPU": 8.0}, B: {"CPU": 2.0}})
+    two_on_one = holds({"CPU": 2.0}, 2, together=True)
+    assert kept_off(steady, avoided=(), fits=two_on_one) == frozenset()
+    assert kept_off(steady, avoided={B, C}, fits=two_on_one) == {B}, "what is gone needs no avoiding"
+    assert kept_off(steady, avoided={A}, fits=two_on_one) == frozenset(), "B is too small: A is used after all"
+    assert kept_off(NODES, avoided=(), fits=two_on_one) == {B}
+    assert kept_off(NODES, avoided={A}, fits=two_on_one) == {B}, "a node that drains is worse than one that is avoided"
+    last = Nodes(alive={A: {"CPU": 8.0}}, draining=frozenset({A}))
+    assert kept_off(last, avoided={A}, fits=two_on_one) == frozenset()
+
+
+def test_a_group_that_may_span_nodes_counts_them_together() -> None:
+    nodes = [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 3.0, "GPU": 1.0}]
+    bundle = {"CPU": 1.0, "GPU": 1.0}
+    assert holds(bundle, 2, together=False)(nodes)
+    assert not holds(bundle, 2, together=True)(nodes)
+    assert not holds(bundle, 3, together=False)(nodes)
+    assert not holds(bundle, 1, together=True)([{"CPU": 64.0}])
+
+
+def test_a_selector_is_what_ray_understands() -> None:
+    assert selector(()) == {}
+    assert selector({B, A}) == {"ray.io/node-id": f"!in({A},{B})"}
+
+
+def test_a_name_tells_the_output_and_the_run() -> None:
+    one = name_of(output="s3://bucket/night", run_id="20261122-1", crew_id="group-0")
+    assert one == name_of(output="s3://bucket/night/", run_id="20261122-1", crew_id="group-0")
+    prefix, digest, run_id, crew_id = one.split(":")
+    assert (prefix, len(digest), run_id, crew_id) == ("happyhorse", 8, "20261122-1", "group-0")
+    assert name_of(output="s3://bucket/day", run_id="20261122-1").split(":")[1] != digest
