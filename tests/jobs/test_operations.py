@@ -33,8 +33,8 @@ Lines = Callable[..., list[str]]
 class Live:
     """A run that has the output, and what it has done so far."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store: Store = open_store(str(folder / "out"))
+    def __init__(self, folder: Path, place: str | None = None) -> None:
+        self.store: Store = open_store(place or str(folder / "out"))
         self.manifest: Manifest = read(write(folder, {"clip_id": list(IDS), "prompt": list(IDS)}))
         self.lease = lease_of(self.store)
         seen = look(self.store)
@@ -306,3 +306,16 @@ def test_all_of_it_works_when_nothing_but_the_output_is_left(live: Live, tmp_pat
     moved = open_store(str(elsewhere))
     for command in COMMANDS:
         assert said(moved, command)
+
+
+def test_a_bucket_is_as_good_as_a_folder(moto_s3: str, tmp_path: Path, said: Lines) -> None:
+    live = Live(tmp_path, f"{moto_s3}/out")
+    live.work()
+    assert "is canceled by" in said(live.store, "cancel")[0]
+    said(live.store, "pause")
+    assert "  paused    by " in said(live.store, "status")[-2]
+    said(live.store, "resume")
+    live.end(canceled=True)
+    assert said(live.store, "logs", "clip=lost-1")[1] == "lost group-0"
+    assert said(live.store, "requeue")[-2] == f"{moto_s3}/out: 3 clips requeued"
+    assert failed(live) == set()

@@ -1,6 +1,7 @@
 """Logs of attempts: what is written, in which order it is read, and that storage's refusal hurts nothing."""
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,25 @@ def test_storage_that_refuses_them_is_one_warning(tmp_path: Path, caplog: pytest
         logs.close()
     (line,) = [each.getMessage() for each in caplog.records]
     assert line.startswith("logs of clips are missing: cannot write")
+
+
+class Slow(MemoryStore):
+    """Takes its time for logs."""
+
+    def put(self, key: str, data: bytes, *, create: bool = False) -> bool:
+        if key.startswith("logs/"):
+            threading.Event().wait(0.1)
+        return super().put(key, data, create=create)
+
+
+def test_what_is_under_way_when_the_run_ends_arrives() -> None:
+    store = Slow()
+    logs = logs_of(store)
+    for n in range(3):
+        logs.write("a", attempt=f"{n:08x}", lines=[])
+    assert len(read_clip_logs(store, "a")) < 3
+    logs.close()
+    assert len(read_clip_logs(store, "a")) == 3
 
 
 def test_a_run_that_lost_its_output_writes_no_log_there(store: MemoryStore) -> None:

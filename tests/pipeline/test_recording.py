@@ -264,6 +264,8 @@ def test_a_log_of_each_attempt_is_there_when_the_run_is_closed(store: Store) -> 
     manifest = manifest_in(store)
     plan = make_plan(manifest.index, ())
     recorder = recorder_for(store, manifest, plan, clip_logs=True)
+    for n in range(200):  # more than are written meanwhile
+        recorder.log(CLIPS[1], attempt=f"{n:08x}", lines=[])
     recorder.log(CLIPS[0], attempt="0badcafe", lines=["given to group-0", "done"])
     recorder.close()
     assert store.get("logs/a.0badcafe.log").decode().splitlines()[1:] == ["given to group-0", "done"]
