@@ -17,7 +17,8 @@ import ffmpeg
 import imageio_ffmpeg
 
 from model.shapes import ClipShape
-from pipeline.errors import EncodeError
+from pipeline.errors import EncodeError, StoreError
+from pipeline.scratch import no_room
 from pipeline.types import MediaSettings
 
 STDERR_CHARS = 2000
@@ -109,7 +110,7 @@ class FrameEncoder:
         finally:
             timer.cancel()
 
-    def _failure(self) -> EncodeError:
+    def _failure(self) -> EncodeError | StoreError:
         try:
             code = self._process.wait(timeout=LAST_WORDS_S)
         except subprocess.TimeoutExpired:
@@ -119,6 +120,8 @@ class FrameEncoder:
             return EncodeError(f"ffmpeg made no progress for {self._stall_s:g} s and was killed")
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()[-STDERR_CHARS:]
+        if "No space left on device" in said:
+            return no_room("no space left (ffmpeg)")
         return EncodeError(f"ffmpeg ended with code {code}: {said or 'it said nothing'}")
 
 

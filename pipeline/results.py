@@ -6,11 +6,9 @@ columns (it is the results of an earlier run). The prefix in use is in the schem
 
 import itertools
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from pipeline.manifest.reading import Manifest
 from pipeline.manifest.tables import PREFIX_KEY, RESULTS
 from pipeline.outcomes import Outcomes
 from pipeline.publication import file_name
+from pipeline.scratch import temporary_folder
 from pipeline.store import Store
 from pipeline.summary import Snapshot
 from pipeline.types import GroupStatus, JsonDict
@@ -91,8 +90,8 @@ def free_prefix(columns: Sequence[str]) -> str:
 def write_results(store: Store, manifest: Manifest, outcomes: Outcomes) -> None:
     """Streamed from the manifest's files again, through a temporary file. StoreError if those have changed."""
     schema, batches = results_batches(manifest, outcomes)
-    with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
-        file = Path(folder) / RESULTS
+    with temporary_folder() as folder:
+        file = folder / RESULTS
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in batches:
                 writer.write_batch(batch)

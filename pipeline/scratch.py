@@ -1,20 +1,43 @@
-"""Temporary folders of finishers: their names say whose they are, so that those of killed processes can be removed.
+"""Temporary folders. Names of finishers' say whose they are, so that those of killed processes can be removed.
 
 `happyhorse-<namespace of pids>-<pid>-...`: a pid means the same only to processes of one namespace, a container's or
 the machine's. Where there is no /proc nothing is ever removed.
 """
 
+import errno
 import logging
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.store_errors import explain
 
 PROC = Path("/proc")
 NAME = re.compile(r"happyhorse-(\d+)-(\d+)-.*")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SURE_S = 2.0  # the clocks of files and of processes may differ by so much
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """For what is on its way. StoreError where this machine's disk takes no more of it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise no_room(explain(error)) from error
+
+
+def no_room(reason: str) -> StoreError:
+    return StoreError(f"cannot write temporary files to {tempfile.gettempdir()}: {reason}; TMPDIR names another place")
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

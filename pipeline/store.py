@@ -5,7 +5,6 @@ within bounds (`store_retries.py`). A call to a folder lasts as long as the file
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +17,7 @@ from obstore.store import LocalStore
 
 from pipeline import durable
 from pipeline.errors import StoreError
+from pipeline.scratch import temporary_folder
 from pipeline.store_clients import StorageSettings, bucket_client, local_path, scheme_of, split_uri
 from pipeline.store_errors import ABSENT, explain, says_absent, translated
 from pipeline.store_retries import Patience, is_transient, patiently
@@ -208,8 +208,8 @@ class Store:
     def write(self, key: str, write: Callable[[BinaryIO], object]) -> None:
         """Puts what `write(file)` writes piece by piece. A bucket gets it whole, from a temporary file."""
         if self._folder is None:
-            with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
-                path = Path(folder) / "object"
+            with temporary_folder() as folder:
+                path = folder / "object"
                 with path.open("wb") as file:
                     write(file)
                 self.put_file(key, path)

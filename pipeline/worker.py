@@ -4,7 +4,6 @@ Heavy imports happen where they run, so that the driver and an idle process need
 order is data: what it took in seconds, or a ClipFailure. What an actor raises costs it its life.
 """
 
-import errno
 import logging
 import os
 import time
@@ -21,7 +20,7 @@ from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
 from pipeline.images.access import OWN_FOLDER, ImageAccess
 from pipeline.publication import upload
-from pipeline.scratch import scratch_folder, sweep
+from pipeline.scratch import DISK_FULL, scratch_folder, sweep
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import Clip, ClipFailure, Finished, MediaSettings, Stage
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 Verdict: TypeAlias = float | ClipFailure  # seconds that it took, or why there is no result
 Made = TypeVar("Made")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 log = logging.getLogger(__name__)
 
 

@@ -4,7 +4,6 @@ A run writes them after the records, so what they say stays true while it goes o
 listed. Rows that have been done since are no findings.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.keyset import KeySet
 from pipeline.ledger import ClipRecord
 from pipeline.manifest.tables import PREFIX_KEY, RESULTS, Source, open_source
 from pipeline.recording import SUCCESS_KEY
+from pipeline.scratch import temporary_folder
 from pipeline.store import StorageSettings, Store
 from pipeline.types import JsonDict
 
@@ -66,8 +66,8 @@ class Claims:
 def fetched_claims(store: Store) -> Iterator[Claims]:
     """`_SUCCESS.json` first: the results that it stands for are there before it."""
     is_success = store.head(SUCCESS_KEY) is not None
-    with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
-        path = Path(folder) / RESULTS
+    with temporary_folder() as folder:
+        path = folder / RESULTS
         is_there = store.head(RESULTS) is not None
         if is_there:
             with path.open("wb") as file:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from pipeline.errors import StoreError
 from pipeline.ledger import ClipRecord, Ledger, NotARecord, values_hash
 from pipeline.publication import KINDS, file_name
 from pipeline.recording import TEXTS
+from pipeline.scratch import temporary_folder
 from pipeline.side_by_side import side_by_side
 from pipeline.store import Store
 from pipeline.types import MediaFile
@@ -121,8 +121,8 @@ def _check_file(store: Store, kind: str, file: MediaFile, record: ClipRecord) ->
     elif size_bytes != file.size_bytes:
         yield f"{size_bytes} bytes", f"{file.size_bytes} bytes"
     else:
-        with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
-            path = Path(folder) / f"{record.clip_id}.{kind}"
+        with temporary_folder() as folder:
+            path = folder / f"{record.clip_id}.{kind}"
             digest = _fetch(store, file.name, path)
             if digest != file.sha256:
                 yield f"sha256 {digest}", f"sha256 {file.sha256}"

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import secrets
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pipeline.errors import StoreError
+from pipeline.scratch import temporary_folder
 from pipeline.store import Store
 from pipeline.types import MediaFile
 
@@ -84,8 +84,8 @@ class Delivery:
             _compare(file, self.source.digest(file.name))
             self.target.put_file(name, source, sha256=file.sha256)
         else:
-            with tempfile.TemporaryDirectory(prefix="happyhorse-") as folder:
-                path = Path(folder) / "file"
+            with temporary_folder() as folder:
+                path = folder / "file"
                 with path.open("wb") as opened:
                     _copier(self.source, file)(opened)
                 self.target.put_file(name, path, sha256=file.sha256)

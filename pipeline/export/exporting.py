@@ -4,12 +4,10 @@ All names are checked first; then what is missing is written, the index last. Th
 """
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.export.checking import check_names, row_names
@@ -19,6 +17,7 @@ from pipeline.export.names import Pattern, parse_pattern
 from pipeline.export.rows import RecordRows, ResultRows, Row, Rows
 from pipeline.keyset import KeySet
 from pipeline.ledger import Ledger, NotARecord
+from pipeline.scratch import temporary_folder
 from pipeline.side_by_side import side_by_side
 from pipeline.store import Store
 from pipeline.types import MediaFile
@@ -85,8 +84,7 @@ def _write(rows: Rows, source: Store, target: Store, settings: ExportSettings, p
     delivery = Delivery(source=source, target=target, how=settings.how, check=settings.check, replace=settings.replace)
     done = ledger.done_keys()
     work = partial(_export, ledger=ledger, done=done, delivery=delivery, pattern=pattern, kinds=settings.kinds)
-    with tempfile.TemporaryDirectory(prefix="happyhorse-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         with open_index(folder, rows.schema, settings.kinds, output=source.uri) as index:
             for clip in side_by_side(work, rows, threads=NUM_COPIERS):
                 if clip.files:

@@ -9,6 +9,7 @@ import pytest
 from jobs.cli import main
 from pipeline.store import Store, open_store
 from tests.outputs import finish_output, key_of, make_media
+from tests.small_disk import mounted
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +136,16 @@ def test_a_manifest_that_has_moved(finished: tuple[Store, Path], capsys: pytest.
 def test_what_cannot_be_audited(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_full_disk_here_is_no_finding_there(
+    output: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    with mounted(tmp_path / "disk", size="4k") as disk:
+        monkeypatch.setattr("tempfile.tempdir", str(disk.path))
+        assert audited(output) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"cannot write temporary files to {disk.path}: no space left (" in err
+    assert err.count("\n") == 1

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline import ffmpeg
-from pipeline.errors import EncodeError
+from pipeline.errors import EncodeError, StoreError
 from pipeline.media import encode_clip
 from tests.clips import MEDIA
 from tests.frames import SHAPE, Array, encode, moving, tone
+from tests.small_disk import mounted
 
 
 def test_threads_are_those_of_the_settings() -> None:
@@ -94,3 +95,9 @@ def test_a_torrent_of_complaints_blocks_nothing_and_its_end_is_kept(
 def test_settings_that_ffmpeg_refuses_come_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(EncodeError, match="invalid preset"):
         encode(tmp_path, moving(SHAPE), settings=replace(MEDIA, preset="warp"))  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_no_fault_of_the_clip(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    with mounted(tmp_path / "disk", size="8k") as disk, pytest.raises(StoreError, match=r"temporary files .* no space"):
+        encode(disk.path, moving(SHAPE))
