@@ -15,7 +15,7 @@ from pipeline.crews.crew import Crew, Site
 from pipeline.crews.deadlines import Attention, StepTimes
 from pipeline.crews.group import RenderGroup
 from pipeline.crews.nodes import NodeWatch, is_alive, look
-from pipeline.crews.placements import left_by, sweep
+from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.errors import ConfigError, RenderError
 from pipeline.fleet import Event, Joined, Lost, Order
@@ -127,9 +127,10 @@ class RayFleet:
     """Crews as Ray actors. Single-threaded: everything happens inside `wait`, and nothing in it blocks for long."""
 
     def __init__(self, place: Workplace, *, cluster: ClusterSettings, parallel: ParallelSettings, groups: int) -> None:
-        sweep(output=place.output, run_id=place.run_id)
+        names = names_of(place.output, place.storage, run_id=place.run_id)
+        names.sweep()
         self._parallel = parallel
-        self._site = Site(place=place, cluster=cluster, watch=NodeWatch(), clock=Attention())
+        self._site = Site(place=place, cluster=cluster, names=names, watch=NodeWatch(), clock=Attention())
         self._times = StepTimes(cluster)
         crews: list[Crew] = [self._group(n) for n in range(groups)]
         crews += [EncoderCrew(f"encoder-{n}", site=self._site) for n in range(cluster.num_encoders)]
@@ -216,10 +217,10 @@ class RayFleet:
         actors = [actor for crew in self._crews.values() for actor in crew.actors.values()]
         for crew in self._crews.values():
             crew.kill()
-        place, limit_s = self._site.place, self._site.cluster.shutdown_timeout_s
+        limit_s = self._site.cluster.shutdown_timeout_s
         end = time.monotonic() + limit_s
         while True:
-            left = [*left_by(output=place.output, run_id=place.run_id).values(), *filter(is_alive, actors)]
+            left = [*self._site.names.left().values(), *filter(is_alive, actors)]
             if not left:
                 return
             if time.monotonic() > end:

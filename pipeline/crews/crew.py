@@ -15,6 +15,7 @@ from ray.exceptions import ObjectLostError, RayError
 from pipeline.crews.deadlines import Attention
 from pipeline.crews.losses import fatal_of, has_cause, kind_of, reason_of
 from pipeline.crews.nodes import Nodes, NodeWatch, look, node_of
+from pipeline.crews.placements import Names
 from pipeline.fleet import (
     CONDITIONS_LOST,
     LATENTS_LOST,
@@ -41,6 +42,7 @@ class Site:
 
     place: Workplace
     cluster: ClusterSettings
+    names: Names
     watch: NodeWatch
     clock: Attention
 

@@ -143,8 +143,5 @@ class RenderGroup(Ranks):
         super().forget()
         self.pulse.forget()
         self._verdicts.clear()
-        self.clip, self._apart_s = None, None
-
-    def kill(self) -> None:
-        super().kill()
         self._known.clear()
+        self.clip, self._apart_s = None, None

@@ -2,7 +2,10 @@
 
 import hashlib
 import logging
+import os
+import socket
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -10,16 +13,44 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 
 from pipeline.crews.nodes import Resources, selector
 from pipeline.settings import Packing
+from pipeline.store import StorageSettings, open_store
 
 log = logging.getLogger(__name__)
 
 
-def name_of(*, output: str, run_id: str, crew_id: str = "") -> str:
-    return f"{_name_of_output(output)}{run_id}:{crew_id}"
+@dataclass(frozen=True)
+class Names:
+    """Of one run's placement groups."""
+
+    output: str  # 8 hex digits, the same for all runs of one output
+    run_id: str
+
+    def of(self, crew_id: str) -> str:
+        return f"{self._of_run()}{crew_id}"
+
+    def left(self) -> dict[str, str]:
+        """Those that still hold or want room: names by id."""
+        return _named(self._of_run())
+
+    def sweep(self) -> None:
+        """Removes those of other runs of this output, and their actors with them. Whoever has its lease may do so."""
+        own = self.left()
+        left = {each: name for each, name in _named(f"happyhorse:{self.output}:").items() if each not in own}
+        for each in left:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(each))))
+        if left:
+            log.warning("removed what other runs of this output had left: %s", ", ".join(sorted(left.values())))
+
+    def _of_run(self) -> str:
+        return f"happyhorse:{self.output}:{self.run_id}:"
 
 
-def _name_of_output(output: str) -> str:
-    return f"happyhorse:{hashlib.sha256(output.rstrip('/').encode()).hexdigest()[:8]}:"
+def names_of(output: str, storage: StorageSettings, *, run_id: str) -> Names:
+    """A folder is one of this host, and a bucket one of its endpoint: others may have some of the same name."""
+    store = open_store(output, storage)
+    endpoint = storage.endpoint_url or os.environ.get("AWS_ENDPOINT_URL", "")
+    where = f"{socket.gethostname() if store.is_folder else endpoint} {store.uri}"
+    return Names(hashlib.sha256(where.encode()).hexdigest()[:8], run_id)
 
 
 def place(name: str, bundle: Resources, count: int, *, packing: Packing, off: Collection[str]) -> PlacementGroup:
@@ -32,21 +63,6 @@ def place(name: str, bundle: Resources, count: int, *, packing: Packing, off: Co
 
 def is_there(placement: PlacementGroup) -> bool:
     return bool(placement_group_table(placement).get("state") == "CREATED")
-
-
-def left_by(*, output: str, run_id: str) -> dict[str, str]:
-    """Placement groups of one run that still hold or want room: names by id."""
-    return _named(name_of(output=output, run_id=run_id))
-
-
-def sweep(*, output: str, run_id: str) -> None:
-    """Removes those of other runs of this output, and their actors with them. Whoever has its lease may do so."""
-    own = left_by(output=output, run_id=run_id)
-    left = {each: name for each, name in _named(_name_of_output(output)).items() if each not in own}
-    for each in left:
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(each))))
-    if left:
-        log.warning("removed what other runs of this output had left: %s", ", ".join(sorted(left.values())))
 
 
 def _named(prefix: str) -> dict[str, str]:

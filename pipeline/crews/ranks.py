@@ -13,7 +13,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from pipeline.crews.crew import LOADING, Crew, Site
-from pipeline.crews.placements import is_there, name_of, no_room, place
+from pipeline.crews.placements import is_there, no_room, place
 from pipeline.fleet import Event
 from pipeline.rank_worker import Broken, RankWorker
 from pipeline.settings import ParallelSettings
@@ -52,7 +52,7 @@ class Ranks(Crew):
         self.state = "starting"
         ranks = list(range(self.parallel.ranks))
         self._placement = place(
-            name_of(output=self.place.output, run_id=self.place.run_id, crew_id=self.crew_id),
+            self.site.names.of(self.crew_id),
             self.bundle,
             len(ranks),
             packing=self.cluster.placement,

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # on a busy machine; read when Ray is imported
+
 import ray
 from ray.cluster_utils import Cluster
 

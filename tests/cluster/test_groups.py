@@ -18,6 +18,7 @@ from model.renderer import Latents, Renderer, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
 from pipeline.cluster import RayFleet, choose_device, count_groups
+from pipeline.crews.deadlines import ENOUGH
 from pipeline.errors import ConfigError
 from pipeline.fleet import (
     Done,
@@ -88,14 +89,17 @@ def test_two_ranks_render_what_one_process_renders(place: Workplace, weights: Pa
 
 
 def test_a_busy_group_says_where_it_is(place: Workplace, weights: Path) -> None:
-    with fleet_of(place) as fleet:
+    with fleet_of(place, step_timeout_s=3) as fleet:
         started(fleet, "group-0")
-        fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
+        fleet.offer("group-0", render_order(weights, clip(steps=20 * LONG)))
+        assert not fleet.wait(0.1)
+        time.sleep(3.5)
+        assert not fleet.wait(0), "nobody looked, and for that it was called hung"
         steps = set[int]()
         while len(steps) < 3:
             assert not fleet.wait(0.1)
             (status,) = fleet.groups()
-            assert (status.state, status.clip_id, status.num_steps) == ("busy", "clip", LONG)
+            assert (status.state, status.clip_id, status.num_steps) == ("busy", "clip", 20 * LONG)
             steps.add(status.step)
 
 
@@ -159,9 +163,11 @@ def test_a_group_whose_others_do_not_leave_is_built_anew(place: Workplace, weigh
 
 
 def test_a_frozen_rank_is_named_as_the_culprit(place: Workplace, weights: Path) -> None:
-    with fleet_of(place, step_timeout_s=5) as fleet:
+    with fleet_of(place, step_least_s=4, step_slack=50) as fleet:
         ready = started(fleet, "group-0")
         pids = rank_pids(fleet)
+        for _ in range(ENOUGH):
+            latents_of(fleet, render_order(weights, clip()))
         fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         time.sleep(0.3)
         os.kill(pids[1], signal.SIGSTOP)
@@ -169,6 +175,7 @@ def test_a_frozen_rank_is_named_as_the_culprit(place: Workplace, weights: Path) 
         assert isinstance(lost, Lost)
         assert (lost.kind, lost.node) == ("hung", ready.nodes[0])
         assert "no step for" in lost.reason
+        assert "cluster.step_slack" in lost.reason, "it waited for step_timeout_s"
         assert "rank 1" in lost.reason
         assert "rank 0" not in lost.reason
         wait_until(lambda: not is_alive(pids[1]), timeout_s=20)

@@ -15,9 +15,10 @@ from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # ty
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
 from pipeline.cluster import RayFleet
-from pipeline.crews.placements import name_of, place
+from pipeline.crews.placements import names_of, place
 from pipeline.fleet import Done, Event, Joined, Lost, Ready
 from pipeline.settings import ClusterSettings, ParallelSettings
+from pipeline.store import StorageSettings
 from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started, workplace
 from tests.cluster.runs import LONG
 
@@ -107,7 +108,7 @@ def test_what_other_runs_of_this_output_left_is_removed(
     weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def left_by(output: Path, run_id: str) -> Any:
-        name = name_of(output=str(output), run_id=run_id, crew_id="group-0")
+        name = names_of(str(output), StorageSettings(), run_id=run_id).of("group-0")
         placed = place(name, {"CPU": 1.0}, 2, packing="STRICT_PACK", off=())
         ray.get(placed.ready(), timeout=20)
         return placed
@@ -122,7 +123,7 @@ def test_what_other_runs_of_this_output_left_is_removed(
             assert time.monotonic() < end
             time.sleep(0.05)
     assert state(other) == "CREATED"
-    assert name_of(output=str(tmp_path), run_id="run-1", crew_id="group-0") in caplog.text
+    assert "run-1:group-0" in caplog.text
     remove_placement_group(other)
 
 
@@ -130,5 +131,5 @@ def test_a_place_is_named_by_output_run_and_crew(weights: Path, tmp_path: Path) 
     with fleet_of(workplace(weights, tmp_path, run_id="run-3")) as fleet:
         fleet.start("group-0")
         names = {info["name"] for info in placement_group_table().values() if info["state"] != "REMOVED"}
-        assert names == {name_of(output=f"{tmp_path}/", run_id="run-3", crew_id="group-0")}
+        assert names == {names_of(str(tmp_path), StorageSettings(), run_id="run-3").of("group-0")}
         assert isinstance(event_of(fleet), Ready)

@@ -1,5 +1,7 @@
 """Where crews may be, and what an error of Ray means: plain values, no cluster."""
 
+from pathlib import Path
+
 import pytest
 from ray.exceptions import (
     ActorDiedError,
@@ -14,9 +16,10 @@ from ray.exceptions import (
 
 from pipeline.crews.losses import fatal_of, kind_of, reason_of
 from pipeline.crews.nodes import Nodes, holds, kept_off, selector
-from pipeline.crews.placements import name_of
+from pipeline.crews.placements import names_of
 from pipeline.errors import WeightsError
 from pipeline.fleet import LossKind
+from pipeline.store import StorageSettings
 
 A, B, C = ("a" * 56, "b" * 56, "c" * 56)
 NODES = Nodes(alive={A: {"CPU": 8.0, "GPU": 4.0}, B: {"CPU": 8.0, "GPU": 4.0}}, draining=frozenset({B}))
@@ -80,9 +83,16 @@ def test_a_selector_is_what_ray_understands() -> None:
     assert selector({B, A}) == {"ray.io/node-id": f"!in({A},{B})"}
 
 
-def test_a_name_tells_the_output_and_the_run() -> None:
-    one = name_of(output="s3://bucket/night", run_id="20261122-1", crew_id="group-0")
-    assert one == name_of(output="s3://bucket/night/", run_id="20261122-1", crew_id="group-0")
-    prefix, digest, run_id, crew_id = one.split(":")
+def test_a_name_tells_the_output_and_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def name(output: str, **storage: str) -> str:
+        return names_of(output, StorageSettings(**storage), run_id="20261122-1").of("group-0")  # type: ignore[arg-type]
+
+    prefix, digest, run_id, crew_id = name(str(tmp_path)).split(":")
     assert (prefix, len(digest), run_id, crew_id) == ("happyhorse", 8, "20261122-1", "group-0")
-    assert name_of(output="s3://bucket/day", run_id="20261122-1").split(":")[1] != digest
+    monkeypatch.chdir(tmp_path.parent)
+    assert name(f"{tmp_path}/") == name(f"./{tmp_path.name}") == name(str(tmp_path))
+    bucket, other = name("s3://bucket/night"), name("s3://bucket/day")
+    elsewhere = name("s3://bucket/night", endpoint_url="https://store.example")
+    monkeypatch.setattr("socket.gethostname", lambda: "another-host")
+    assert len({bucket, other, elsewhere, name(str(tmp_path)), f"happyhorse:{digest}:20261122-1:group-0"}) == 5
+    assert name("s3://bucket/night/") == bucket
