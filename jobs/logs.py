@@ -129,4 +129,6 @@ class _OfClip:
 
     def nothing(self, found: RunStatus) -> str:
         where = self.store.where(f"logs/{self.clip_id}.*.log")
+        if found.is_live:
+            return f"{where}: no attempt at such a clip has ended yet"
         return f"{where}: there is none, nor a record or a failure of a clip {self.clip_id}"

@@ -192,6 +192,8 @@ def test_logs_of_a_run_and_of_a_clip(live: Live, said: Lines) -> None:
 
 
 def test_what_has_no_log_is_said(live: Live, said: Lines) -> None:
+    (line,) = said(live.store, "logs", "clip=left", code=2)
+    assert line.endswith("logs/left.*.log: no attempt at such a clip has ended yet")
     live.end()
     (line,) = said(live.store, "logs", "clip=left", code=2)
     assert line.endswith("logs/left.*.log: there is none, nor a record or a failure of a clip left")
