@@ -3,6 +3,7 @@
 A rank that cannot reach the others any more drops what it was doing, leaves the group and keeps its weights.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.renderer import Latents, Renderer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +63,14 @@ class RankWorker:
 
         if self.renderer is not None:
             return
+        began = time.monotonic()
         device = "cuda:0" if self.place.device == "cuda" else "cpu"  # Ray shows a rank its own card alone
         if self.place.device == "cuda":
             self._check_card()
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
             self.renderer = Renderer.load(self.place.model, reader, tp=self.world_size, rank=self.rank, device=device)
+        log.info("rank %d of %d has loaded its weights in %.1f s", self.rank, self.world_size, time.monotonic() - began)
 
     def _check_card(self) -> None:
         import torch

@@ -57,6 +57,14 @@ def rank_pids(fleet: RayFleet) -> dict[int, int]:
     return fleet.rank_pids()["group-0"]
 
 
+def num_loads(pid: int) -> int:
+    """As its own log says, in Ray's session folder."""
+    session = Path(ray._private.worker._global_node.get_session_dir_path())  # type: ignore[attr-defined]
+    logs = list(session.glob(f"logs/worker-*-{pid}.err"))
+    assert logs, "it keeps no log"
+    return sum(path.read_text().count("has loaded its weights") for path in logs)
+
+
 def placement_states() -> list[str]:
     return [each["state"] for each in placement_group_table().values()]
 
@@ -132,8 +140,9 @@ def test_a_killed_rank_is_replaced_and_the_others_do_not_load_again(place: Workp
         assert f"(node {ready.nodes[0][:8]}, process {pids[1]})" in lost.reason
         started(fleet, "group-0")
         mended = rank_pids(fleet)
-        assert mended[0] == pids[0], "the rank that lived has loaded its weights again"
+        assert mended[0] == pids[0]
         assert mended[1] != pids[1]
+        assert num_loads(pids[0]) == num_loads(mended[1]) == 1, "the rank that lived has loaded its weights again"
         assert same(latents_of(fleet, order), before)
 
         os.kill(pids[0], signal.SIGKILL)  # the one with the store, and no clip
