@@ -229,8 +229,9 @@ class Store:
                 try:
                     for batch in obstore.list(self._client, path or None, offset=last, chunk_size=LIST_CHUNK):
                         for found in batch:
-                            yield Entry(found["path"][cut:], found["size"], found["last_modified"])
                             last = found["path"]
+                            if last != path:  # consoles of buckets mark a folder with an empty object of its name
+                                yield Entry(last[cut:], found["size"], found["last_modified"])
                     return
                 except ABSENT as error:
                     if says_absent(error):

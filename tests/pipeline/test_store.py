@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,16 @@ def test_a_list_is_complete_below_a_folder_and_nothing_beside_it(store: Store) -
     assert all(abs(datetime.now(UTC) - each.modified_at) < timedelta(minutes=1) for each in found)
     assert {each.key for each in store.list()} == {"records/a.json", "records/deep/b.json", "records2/c.json", "top"}
     assert list(store.list("nothing")) == []
+
+
+def test_the_mark_of_a_folder_is_nothing_in_it(moto_s3: str) -> None:
+    """An empty object of its name, as web consoles make them."""
+    store, client = open_store(f"{moto_s3}/out"), boto3.client("s3")
+    for key in ("out/", "out/clips/"):
+        client.put_object(Bucket=moto_s3.removeprefix("s3://"), Key=key, Body=b"")
+    client.close()
+    store.put("clips/a", b"1")
+    assert [each.key for each in store.list("clips")] == ["clips/a"]
 
 
 def test_an_empty_place_lists_nothing(store: Store) -> None:
