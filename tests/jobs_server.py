@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
 START_S, STOP_S = 120.0, 20.0
@@ -27,24 +28,33 @@ class JobsServer:
 
 @contextmanager
 def jobs_server(*, with_token: bool) -> Iterator[JobsServer]:
-    """Six logical CPUs. The session's folder is short: Ray's sockets lie in it."""
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    """On this machine alone, with six logical CPUs."""
+    with tempfile.TemporaryDirectory() as folder:
         access = _access(Path(folder), with_token=with_token)
-        environment = os.environ | access | {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
-        gcs, dashboard, client, agent = _free_ports(4)
-        command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=6", "--object-store-memory=150000000"]
-        command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
-        command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
-        command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}/r"]
+        variables = access | {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+        with jobs_head("127.0.0.1", num_cpus=6, variables=variables) as (_, address):
+            yield JobsServer(address=address, environment=access)
+
+
+@contextmanager
+def jobs_head(host: str, *, num_cpus: int, variables: Mapping[str, str]) -> Iterator[tuple[int, str]]:
+    """A head with that address; other nodes can join at the port. (port, http://HOST:PORT of the Jobs server)"""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # short: it holds sockets
+        gcs, dashboard, client, agent = _free_ports(4, host)
+        command = [f"{BIN}/ray", "start", "--head", "--block", f"--num-cpus={num_cpus}"]
+        command += ["--object-store-memory=150000000", "--include-dashboard=true", f"--dashboard-host={host}"]
+        command += [f"--node-ip-address={host}", f"--port={gcs}", f"--dashboard-port={dashboard}"]
+        command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
+        command += [f"--temp-dir={folder}/r"]
+        options: dict[str, Any] = {"env": os.environ | variables, "cwd": folder, "start_new_session": True}
         with (
-            Path(folder, "head.log").open("w") as log,
-            subprocess.Popen(
-                command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
-            ) as head,
+            Path(folder, "head.log").open("wb") as log,
+            subprocess.Popen(command, stdout=log, stderr=log, **options) as head,
         ):
             try:
-                _wait(f"http://127.0.0.1:{dashboard}/api/version", head)
-                yield JobsServer(address=f"http://127.0.0.1:{dashboard}", environment=access)
+                address = f"http://{host}:{dashboard}"
+                _wait(f"{address}/api/version", head)
+                yield gcs, address
             finally:
                 _end(head)
 
@@ -57,19 +67,19 @@ def _access(folder: Path, *, with_token: bool) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, host: str) -> list[int]:
     """Outside of Ray's own range for workers, 10002 to 19999."""
     found: list[int] = []
     with suppress(StopIteration):
         for port in range(24_000 + os.getpid() % 1000 * 8, 60_000):
-            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            with suppress(OSError), socket.create_server((host, port)):
                 found.append(port)
             if len(found) == count:
                 break
     return found
 
 
-def _wait(address: str, head: "subprocess.Popen[bytes]") -> None:
+def _wait(address: str, head: "subprocess.Popen[Any]") -> None:
     """Until somebody answers, were it that a token is missing."""
     ends_at = time.monotonic() + START_S
     while time.monotonic() < ends_at:
@@ -84,7 +94,7 @@ def _wait(address: str, head: "subprocess.Popen[bytes]") -> None:
     raise AssertionError(f"no Jobs server at {address} after {START_S:g} s")
 
 
-def _end(head: "subprocess.Popen[bytes]") -> None:
+def _end(head: "subprocess.Popen[Any]") -> None:
     head.send_signal(signal.SIGTERM)
     try:
         head.wait(STOP_S)

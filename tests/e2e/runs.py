@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,10 @@ class Caller:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PYTEST_"))}
         return kept | {"PATH": self.path}
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [BIN / "happyhorse", *words],
-            env=self.environment,
+            env=self.environment | dict(variables or {}),
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pipeline.ledger import Ledger
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import ClipFailure
-from tests.e2e.runs import BIN, QUICK, ROOT, Caller, records, said, write_manifest
+from tests.e2e.runs import QUICK, Caller, records, said, write_manifest
 from tests.jobs_server import JobsServer, jobs_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.cluster]
@@ -30,21 +31,6 @@ def with_token() -> Iterator[JobsServer]:
         yield server
 
 
-def typed(caller: Caller, environment: dict[str, str]) -> Type:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [BIN / "happyhorse", *words],
-            env=caller.environment | environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-        )
-
-    return run
-
-
 def status(run: Type, output: Path) -> dict[str, Any]:
     done = run("status", f"output={output}", "format=json")
     found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
@@ -59,7 +45,7 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 def test_a_job_from_submission_to_export(with_token: JobsServer, caller: Caller, tmp_path: Path) -> None:
-    run = typed(caller, dict(with_token.environment))
+    run = partial(caller.run, variables=with_token.environment)
     manifest, output = write_manifest(tmp_path / "two.parquet", ROWS[:2]), tmp_path / "out"
     words = (f"manifest={manifest}", f"output={output}", f"address={with_token.address}", *QUICK)
     first, second = run("submit", *words), run("submit", *words)
@@ -88,7 +74,7 @@ def test_a_job_from_submission_to_export(with_token: JobsServer, caller: Caller,
 def test_a_job_that_is_canceled_ends_and_what_is_done_stays_done(
     with_token: JobsServer, caller: Caller, tmp_path: Path
 ) -> None:
-    run = typed(caller, dict(with_token.environment))
+    run = partial(caller.run, variables=with_token.environment)
     manifest, output = write_manifest(tmp_path / "many.parquet", ROWS), tmp_path / "out"
     submitted = run("submit", f"manifest={manifest}", f"output={output}", f"address={with_token.address}")
     assert submitted.returncode == 0, said(submitted)
@@ -105,7 +91,7 @@ def test_a_job_that_is_canceled_ends_and_what_is_done_stays_done(
 def test_a_submission_without_the_token_says_what_is_missing(
     with_token: JobsServer, caller: Caller, tmp_path: Path
 ) -> None:
-    run = typed(caller, {"RAY_AUTH_MODE": "disabled"})
+    run = partial(caller.run, variables={"RAY_AUTH_MODE": "disabled"})
     manifest = write_manifest(tmp_path / "one.parquet", ROWS[:1])
     refused = run("submit", f"manifest={manifest}", f"output={tmp_path / 'out'}", f"address={with_token.address}")
     assert refused.returncode == 5, said(refused)
@@ -116,7 +102,7 @@ def test_a_submission_without_the_token_says_what_is_missing(
 def test_a_job_on_a_cluster_without_tokens(caller: Caller, tmp_path: Path) -> None:
     manifest, output = write_manifest(tmp_path / "one.parquet", ROWS[:1]), tmp_path / "out"
     with jobs_server(with_token=False) as server:
-        run = typed(caller, dict(server.environment))
+        run = partial(caller.run, variables=server.environment)
         done = run("submit", f"manifest={manifest}", f"output={output}", f"address={server.address}", *QUICK)
         assert done.returncode == 0, said(done)
         wait_for((output / "_SUCCESS.json").exists, "the end of the job")
