@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # An environment that forbids .pyc files makes every process compile all of torch and Ray again: twice the start-up.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup render test lint fmt check bench judge race fuzz pins clean
+.PHONY: help setup render test lint fmt check bench judge race chaos fuzz pins clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ judge: .venv/.ready ## render the foal's held-out prompts and measure the clips 
 
 race: .venv/.ready ## start eight runs at once on one output, 20 times, on disk and on Swift
 	RACE_ROUNDS=20 .venv/bin/python -m pytest -q tests/publication/test_race.py $(ARGS)
+
+chaos: .venv/.ready ## render while ranks, nodes, driver and storage fail, 20 minutes (seed=1 clips=200)
+	.venv/bin/python -m tests.chaos --seed $(or $(seed),1) --clips $(or $(clips),200) \
+		--page docs/benchmarks/chaos.md $(ARGS)
 
 fuzz: .venv/.ready ## read damaged files for as long as you like (ARGS="--seconds 600")
 	.venv/bin/python -m tests.fuzz $(ARGS)

@@ -9,16 +9,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
 from tests.s3_server import S3Server
 
 # drop: hung up on before the server hears of it; lose: done, and the answer lost; cut: half an answer;
-# rot: a byte of what is uploaded changes on the way.
-What = Literal["drop", "lose", "cut", "rot"]
+# rot: a byte of what is uploaded changes on the way; stall: no answer at all, and the server hears of nothing.
+What = Literal["drop", "lose", "cut", "rot", "stall"]
 UPSTREAM_TIMEOUT_S = 60.0
+STALL_S = 20.0  # longer than whoever asks is willing to wait
 
 
 @dataclass(kw_only=True)
@@ -42,7 +43,11 @@ class StorageProxy:
     asked: list[str] = field(default_factory=list)  # "PUT /bucket/key"
     page_size: int | None = None  # of listings; only where signatures are not checked
     notice: Callable[[str], None] | None = None  # called with each of these before it is passed on
+    is_away: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _listen: Callable[[], HTTPServer] | None = None
+    _listener: HTTPServer | None = None
 
     def fault(self, method: str, path: str) -> Fault | None:
         with self._lock:
@@ -54,10 +59,39 @@ class StorageProxy:
                 found.times -= 1
             return found
 
+    def away(self, seconds: float) -> None:
+        """Nobody listens for so long: connections are refused, and those there are hung up on."""
+        self.is_away = True
+        self._close()
+        threading.Thread(target=self._come_back, args=(seconds,), daemon=True).start()
+
+    def listen(self, make: Callable[[], HTTPServer]) -> None:
+        self._listen, self._listener = make, make()
+        threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._close()
+
+    def stall(self) -> None:
+        self._closed.wait(STALL_S)
+
+    def _come_back(self, seconds: float) -> None:
+        if not self._closed.wait(seconds):
+            assert self._listen
+            self.listen(self._listen)
+            self.is_away = False
+
+    def _close(self) -> None:
+        if self._listener:
+            self._listener.shutdown()
+            self._listener.server_close()
+            self._listener = None
+
 
 @contextmanager
 def proxied(upstream: S3Server) -> Iterator[StorageProxy]:
-    host, port = urlsplit(upstream.endpoint_url).netloc.split(":")
+    host, upstream_port = urlsplit(upstream.endpoint_url).netloc.split(":")
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -67,7 +101,9 @@ def proxied(upstream: S3Server) -> Iterator[StorageProxy]:
             fault = proxy.fault(self.command, self.path)
             what = fault.what if fault else None
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if what == "drop":
+            if what == "stall":
+                proxy.stall()
+            if what in ("drop", "stall") or proxy.is_away:
                 self._hang_up()
             elif fault and isinstance(what, int):
                 said = f"<Error><Code>{fault.code}</Code><Message>made by a test</Message></Error>".encode()
@@ -87,7 +123,7 @@ def proxied(upstream: S3Server) -> Iterator[StorageProxy]:
 
         def _ask(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in proxy.without}
-            connection = http.client.HTTPConnection(host, int(port), timeout=UPSTREAM_TIMEOUT_S)
+            connection = http.client.HTTPConnection(host, int(upstream_port), timeout=UPSTREAM_TIMEOUT_S)
             try:
                 connection.request(self.command, path, body, headers)
                 answer = connection.getresponse()
@@ -123,11 +159,13 @@ def proxied(upstream: S3Server) -> Iterator[StorageProxy]:
         def handle_error(self, *_: object) -> None:
             """A client that was killed hangs up in the middle."""
 
-    with Server(("127.0.0.1", 0), Handler) as http_server:
-        url = f"http://127.0.0.1:{http_server.server_address[1]}"
-        proxy = StorageProxy(S3Server(url, upstream.access_key, upstream.secret_key))
-        threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    with socket.socket() as place:  # keeps the port ours while nobody listens there
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        at = place.getsockname()
+        proxy = StorageProxy(S3Server(f"http://{at[0]}:{at[1]}", upstream.access_key, upstream.secret_key))
+        proxy.listen(lambda: Server(at, Handler))
         try:
             yield proxy
         finally:
-            http_server.shutdown()
+            proxy.close()

@@ -27,11 +27,15 @@ def noise_model() -> ModelConfig:
 
 
 def write_weights(folder: Path, model: ModelConfig) -> Path:
-    """base/, codec/ and text/ below `folder`, the same at every call."""
+    """base/, codec/ and text/ below `folder`, and the part of its super-resolution; the same at every call."""
     generator = torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        transformer = Transformer(model.transformer)
-    _write_part(folder / "base", transformer, generator)
+    parts = {"base": model.transformer}
+    if model.super_resolution is not None:
+        parts[model.super_resolution.part] = model.super_resolution.transformer
+    for name, shape in parts.items():
+        with torch.device("meta"):
+            transformer = Transformer(shape)
+        _write_part(folder / name, transformer, generator)
     return write_codecs(folder, model, generator)
 
 

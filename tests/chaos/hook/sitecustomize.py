@@ -1,0 +1,70 @@
+"""On the path of the storm's processes alone: steps as long as a large model's, a clip that kills whoever renders it,
+and nodes on which nothing works.
+
+Python imports it at start. It waits for the modules below to be imported and changes one function in each.
+"""
+
+import importlib.abc
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+POISON_SEED = 666
+BROKEN = "HAPPYHORSE_STORM_BROKEN"  # set in the environment of a node on which everything fails
+STEP_S = "HAPPYHORSE_STORM_STEP_S"  # how long each step sleeps: clips are to outlast what happens to them
+
+
+def poison(module: ModuleType) -> None:
+    """Renderer.render: a process that takes the poisonous clip on is gone; on a broken node no rank can compute."""
+    render: Callable[..., Any] = module.Renderer.render
+
+    def slowly(on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def stepped(done: int, total: int) -> None:
+            time.sleep(float(os.environ.get(STEP_S, 0)))
+            on_step(done, total)
+
+        return stepped
+
+    def poisoned(self: Any, request: Any, *, on_step: Callable[[int, int], None] = lambda done, total: None) -> Any:
+        if os.environ.get(BROKEN):
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered (made by the storm)")
+        if request.seed == POISON_SEED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return render(self, request, on_step=slowly(on_step))
+
+    module.Renderer.render = poisoned
+
+
+CHANGES: dict[str, Callable[[ModuleType], None]] = {"model.renderer": poison}
+
+
+class Changed(importlib.abc.MetaPathFinder):
+    """Finds a module as it would be found anyway, and changes it once it is loaded."""
+
+    def __init__(self) -> None:
+        self._done: set[str] = set()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in CHANGES or name in self._done:
+            return None
+        self._done.add(name)
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        load = spec.loader.exec_module
+
+        def load_and_change(module: ModuleType) -> None:
+            load(module)
+            CHANGES[name](module)
+
+        spec.loader.exec_module = load_and_change  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, Changed())

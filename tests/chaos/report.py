@@ -1,0 +1,71 @@
+"""What a storm did and how the run took it: on the terminal, and as a page."""
+
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from tests.chaos.faults import Hit
+from tests.chaos.rendering import STEP_S
+from tests.chaos.schedule import COUNTS, Kind
+from tests.chaos.storm import Outcome
+
+# Three times what is set, for each the time until the driver says that it is lost.
+BOUNDS_S: dict[Kind, float] = {"kill_rank": 10, "stop_rank": 2 * STEP_S, "kill_node": 20, "stop_node": 20}
+HEADER = ("fault", "injected", "survived", "detected after, s", "recovered after, s")
+
+
+def show(outcome: Outcome, *, page: Path | None) -> None:
+    lines = list(_lines(outcome))
+    print(*lines, sep="\n")
+    if page is not None:
+        page.write_text("\n".join([*_head(outcome), "", *lines, ""]))
+
+
+def late(outcome: Outcome) -> list[str]:
+    """Faults that were noticed later than they may be."""
+    return [
+        f"{hit.fault} ({hit.what}) noticed after {hit.detect_s:.1f} s, expected {BOUNDS_S[hit.fault.kind]:g} s at most"
+        for hit in outcome.hits
+        if hit.detect_s is not None and hit.detect_s > BOUNDS_S.get(hit.fault.kind, float("inf"))
+    ]
+
+
+def _head(outcome: Outcome) -> Iterator[str]:
+    yield "# A run in a storm"
+    yield ""
+    yield "`make chaos` renders on several Ray nodes of one machine while ranks, finishers, encoders, nodes, the driver"
+    yield "and storage fail as a seed says. It ends well with exit code 1 for the poisonous clip alone, an audit with 0"
+    yield "findings, all of Ray's resources back, and no actor, placement group or process left."
+    yield ""
+    yield f"{datetime.now(UTC):%Y-%m-%d}, `make chaos seed={outcome.seed} clips={outcome.num_clips}`,"
+    yield f"{os.cpu_count()} cores ({platform.machine()}), shared with other work."
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
+    yield f"{outcome.num_clips} clips, {len(outcome.hits)} faults, {outcome.seconds:.0f} s, seed {outcome.seed}."
+    if outcome.num_stops:
+        yield f"Storage stopped the run {outcome.num_stops} times (exit 5); the same command went on."
+    yield ""
+    yield _row(HEADER)
+    yield _row("---" for _ in HEADER)
+    for kind in COUNTS:
+        hits = [hit for hit in outcome.hits if hit.fault.kind == kind]
+        if hits:
+            survived = sum(hit.recovered_s is not None for hit in hits)
+            detected, recovered = _spread(hits, "detect_s"), _spread(hits, "recover_s")
+            yield _row((kind.replace("_", " "), len(hits), survived, detected, recovered))
+    yield ""
+    yield "Times are minimum, median and maximum, from the moment of the fault: detected when the driver says so,"
+    yield "recovered when every crew that was hit works again, or (driver, storage) when the next clip is done."
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _spread(hits: list[Hit], name: str) -> str:
+    seconds = [value for hit in hits if (value := getattr(hit, name)) is not None]
+    return " / ".join(f"{each:.1f}" for each in (min(seconds), median(seconds), max(seconds))) if seconds else "-"

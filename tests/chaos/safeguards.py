@@ -1,0 +1,177 @@
+"""What keeps a run safe, how to break it by one change of its source, and the test that has to notice.
+
+`test_safeguards.py` breaks each in a copy of the tree. Text that is not there exactly once is a mistake of this table.
+"""
+
+from dataclasses import dataclass
+
+DRIVER, NIGHTS, POLICY = "test_driver.py::", "test_nights.py::", "test_policy.py::"
+
+
+@dataclass(frozen=True)
+class Safeguard:
+    """`test` lies below tests/pipeline."""
+
+    name: str
+    file: str
+    text: str
+    instead: str
+    test: str
+
+
+SAFEGUARDS = (
+    Safeguard(
+        "a record is created, never replaced",
+        "pipeline/ledger.py",
+        "_to_json(_record_values(record)), create=True)",
+        "_to_json(_record_values(record)))",
+        "test_ledger.py::test_the_first_attempt_stands_and_the_second_is_told",
+    ),
+    Safeguard(
+        "a write whose answer was lost is known for ours",
+        "pipeline/ledger.py",
+        "if written or self.read_record(record.key).finished.attempt == record.finished.attempt:",
+        "if written:",
+        "test_ledger.py::test_our_own_write_whose_answer_was_lost_is_recognised",
+    ),
+    Safeguard(
+        "the lease is looked at before a record is written",
+        "pipeline/recording.py",
+        "        self.lease.check()\n        if not self.ledger.record(record):",
+        "        if not self.ledger.record(record):",
+        "test_recording.py::test_a_run_that_lost_its_lease_writes_nothing_more",
+    ),
+    Safeguard(
+        "success is said only when every row has a record",
+        "pipeline/recording.py",
+        'if self.outcomes.counts()["SUCCEEDED"] == len(self.manifest):',
+        "if True:",
+        "test_recording.py::test_success_is_said_last_and_only_when_every_row_has_a_record",
+    ),
+    Safeguard(
+        "success is taken back when work is left again",
+        "pipeline/recording.py",
+        "            self.store.delete(SUCCESS_KEY)\n",
+        "",
+        "test_recording.py::test_success_is_taken_back_when_work_is_left_again",
+    ),
+    Safeguard(
+        "a holder that renews its lease is left alone",
+        "pipeline/lease/acquiring.py",
+        "if (first.key, sign) == self._seen and now >= self._since + first.lease_s:",
+        "if self._seen is not None:",
+        "lease/test_lease.py::test_a_holder_that_renews_is_left_alone",
+    ),
+    Safeguard(
+        "a holder stops writing before others may take its lease",
+        "pipeline/lease/claims.py",
+        "HOLD_PART = 5 / 6",
+        "HOLD_PART = 50",
+        "lease/test_lease.py::test_without_storage_a_lease_runs_out_and_nothing_is_written",
+    ),
+    Safeguard(
+        "an answer that comes too late is void",
+        "pipeline/driver.py",
+        "if isinstance(event, Done) and _is_late(event, member.order):",
+        "if False:",
+        "test_late_answers.py::test_an_attempt_that_was_given_up_is_not_recorded_however_late_it_answers",
+    ),
+    Safeguard(
+        "no two attempts share a name",
+        "pipeline/driver.py",
+        "lambda: secrets.token_hex(4),",
+        'lambda: "0badcafe",',
+        DRIVER + "test_attempts_are_eight_hex_digits_and_never_shared",
+    ),
+    Safeguard(
+        "a clip that kills its groups is given up",
+        "pipeline/policy.py",
+        "return Verdict.FAIL if count >= caps[newest.stage] else Verdict.RETRY",
+        "return Verdict.RETRY",
+        POLICY + "test_a_clips_history_decides_what_becomes_of_it",
+    ),
+    Safeguard(
+        "and before the groups that it kills",
+        "pipeline/settings.py",
+        "if self.max_crew_losses <= self.max_clip_deaths:",
+        "if False:",
+        POLICY + "test_a_poisonous_clip_is_dropped_before_its_group",
+    ),
+    Safeguard(
+        "a crew that is lost with every clip is not started for ever",
+        "pipeline/policy.py",
+        "< self._retry.max_crew_losses",
+        "< 1_000_000",
+        DRIVER + "test_a_group_that_kills_every_clip_stops_the_run_before_any_of_them_is_given_up",
+    ),
+    Safeguard(
+        "one bad clip counts once against its crew",
+        "pipeline/policy.py",
+        "self._suspects[crew_id].add(suspect)",
+        "self._without[crew_id] += 1",
+        POLICY + "test_the_same_suspect_counts_once_and_different_ones_add_up",
+    ),
+    Safeguard(
+        "a clip that lost its group lets others pass",
+        "pipeline/policy.py",
+        "return retry.max_crew_losses - 1",
+        "return 0",
+        POLICY + "test_a_requeued_clip_lets_enough_others_pass_to_tell_it_from_a_broken_group",
+    ),
+    Safeguard(
+        "a node that fails everything is blocked",
+        "pipeline/roster.py",
+        "self._strikes.strike(event.node, member.stage, suspect)",
+        "pass",
+        NIGHTS + "test_a_node_that_fails_everything_gets_nothing_more_and_costs_no_clip",
+    ),
+    Safeguard(
+        "and forgiven after a time",
+        "pipeline/policy.py",
+        "if at <= oldest]",
+        "if False]",
+        NIGHTS + "test_a_blocked_node_is_used_again_after_a_time",
+    ),
+    Safeguard(
+        "a node that goes costs its clips nothing",
+        "pipeline/policy.py",
+        "FREE = frozenset({PREEMPTED, CONDITIONS_LOST, LATENTS_LOST})",
+        "FREE = frozenset({CONDITIONS_LOST, LATENTS_LOST})",
+        NIGHTS + "test_a_node_that_goes_costs_its_clip_nothing",
+    ),
+    Safeguard(
+        "but not without an end",
+        "pipeline/policy.py",
+        "return Verdict.FAIL if count >= cap else Verdict.RETRY",
+        "return Verdict.RETRY",
+        NIGHTS + "test_a_clip_that_nodes_never_keep_is_given_up_at_last",
+    ),
+    Safeguard(
+        "latents that went down with their node are rendered again",
+        "pipeline/bookkeeper.py",
+        "elif track.place is Place.FINISHING and failure.kind == LATENTS_LOST:",
+        "elif False:",
+        DRIVER + "test_latents_that_went_down_are_rendered_again",
+    ),
+    Safeguard(
+        "a run whose first clips all fail stops",
+        "pipeline/policy.py",
+        "if first is not None and failed >= first and not succeeded:",
+        "if False:",
+        NIGHTS + "test_a_run_whose_first_clips_all_fail_stops",
+    ),
+    Safeguard(
+        "a group that takes no step is hung",
+        "pipeline/policy.py",
+        "if step_s > settings.step_timeout_s:",
+        "if False:",
+        POLICY + "test_a_group_is_overdue_by_its_step_or_by_its_clip",
+    ),
+    Safeguard(
+        "groups wait while latents pile up",
+        "pipeline/offers.py",
+        'if unfinished >= self._cluster.clips_unfinished * max(crews["finish"], 1):',
+        "if False:",
+        DRIVER + "test_groups_pause_while_latents_pile_up",
+    ),
+)
