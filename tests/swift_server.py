@@ -9,6 +9,7 @@ import eventlet
 
 eventlet.monkey_patch()
 
+import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 
@@ -68,6 +69,7 @@ PLAIN_FILTERS = ("catch_errors", "gatekeeper", "listing_formats", "bulk", "copy"
 
 
 def main(port: int, folder: Path) -> None:
+    parent = os.getppid()
     (folder / "etc").mkdir(parents=True)
     (folder / "devices" / "one").mkdir(parents=True)
     (folder / "etc" / "swift.conf").write_text(SWIFT_CONF)
@@ -82,8 +84,8 @@ def main(port: int, folder: Path) -> None:
     filters = "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n" for name in PLAIN_FILTERS)
     serve(folder, "proxy", eventlet.listen(("127.0.0.1", port)), PROXY_CONF.format(folder=folder) + filters)
     print("READY", flush=True)
-    while True:
-        eventlet.sleep(3600)
+    while os.getppid() == parent:  # a worker of pytest that is killed at Ctrl-C kills nobody
+        eventlet.sleep(1)
 
 
 def write_ring(folder: Path, name: str, *, port: int) -> None:
