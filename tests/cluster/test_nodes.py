@@ -16,7 +16,7 @@ from ray.util.placement_group import placement_group_table, remove_placement_gro
 
 from pipeline.cluster import RayFleet
 from pipeline.crews.placements import names_of, place
-from pipeline.fleet import Done, Event, Joined, Lost, Ready
+from pipeline.fleet import Done, Event, Joined, Lost
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings
 from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started, workplace
@@ -132,4 +132,3 @@ def test_a_place_is_named_by_output_run_and_crew(weights: Path, tmp_path: Path) 
         fleet.start("group-0")
         names = {info["name"] for info in placement_group_table().values() if info["state"] != "REMOVED"}
         assert names == {names_of(str(tmp_path), StorageSettings(), run_id="run-3").of("group-0")}
-        assert isinstance(event_of(fleet), Ready)
