@@ -12,15 +12,26 @@ from torch.nn import functional
 
 from model.codecs.foal import BLOCK, SLOTS_PER_LATENT, FoalAudioCodec, FoalVideoCodec
 from model.foal.captions import caption
-from model.foal.scenes import FPS, RATIO_SIZES, Places, Scene, draw_coverage, draw_frames, draw_sound, random_scene
+from model.foal.scenes import (
+    FPS,
+    RATIO_SIZES,
+    Places,
+    Scene,
+    any_paint,
+    draw_coverage,
+    draw_frames,
+    draw_sound,
+    random_scene,
+)
 from model.shapes import TIME_STRIDE, decoded_frames, latent_frames
 from model.text import UNKNOWN, FoalTextEncoder
 
 DURATIONS_S, DURATION_WEIGHTS = (3, 4, 5), (6, 2, 2)
 RATIO_WEIGHTS = {"1:1": 6, "16:9": 2, "9:16": 2}
 TEXT_DROPPED = 0.10  # batches with the empty prompt, for guidance
-IMAGE_GIVEN = 0.35  # batches whose first latent frame is clean, for image-to-video
-SUBJECT_UNNAMED = 0.6  # of those, captions that name neither colour nor shape
+IMAGE_GIVEN = 0.5  # batches whose first latent frame is clean, for image-to-video
+SUBJECT_UNNAMED = 0.75  # of those, captions that name neither colour nor shape
+ANY_PAINT = 0.5  # of these, shapes in a colour that has no name: it must be taken from the image
 EDGE_WEIGHT = 8.0  # of a cell that an edge of the shape crosses, against one of a single colour
 STRANGE_WORDS = 0.2  # captions with a word or two that it does not know
 
@@ -61,23 +72,30 @@ class Clips:
         text: FoalTextEncoder,
         device: str,
         text_dropped: float = TEXT_DROPPED,
+        image_given: float = IMAGE_GIVEN,
         large: bool = False,
         places: Places = "centre",
     ) -> None:
         """`places` is what a prompt alone means; with an image, shapes are anywhere."""
         self.seed, self.size, self.device = seed, size, device
         self.codec, self.text = codec.eval().to(device), text.to(device)
-        self.text_dropped, self.large, self.places = text_dropped, large, places
+        self.text_dropped, self.image_given = text_dropped, image_given
+        self.large, self.places = large, places
 
     def draw(self, step: int) -> tuple[Batch, Noise]:
         """Clips of one length and ratio."""
         rng = random.Random(f"{self.seed}/{step}")
         duration_s = rng.choices(DURATIONS_S, DURATION_WEIGHTS)[0]
         ratio = rng.choices(list(RATIO_SIZES), [RATIO_WEIGHTS[r] for r in RATIO_SIZES])[0]
-        image_given, is_dropped = rng.random() < IMAGE_GIVEN, rng.random() < self.text_dropped
+        image_given, is_dropped = rng.random() < self.image_given, rng.random() < self.text_dropped
         places: Places = "any" if image_given else self.places
         scenes = [random_scene(rng, duration_s=duration_s, ratio=ratio, places=places) for _ in range(self.size)]
-        rows = [[] if is_dropped else self._words(scene, rng, image_given=image_given) for scene in scenes]
+        named = [not (image_given and rng.random() < SUBJECT_UNNAMED) for _ in scenes]
+        scenes = [scene if is_named else _painted(scene, rng) for scene, is_named in zip(scenes, named, strict=True)]
+        rows = [
+            [] if is_dropped else self._words(scene, rng, name_subject=is_named)
+            for scene, is_named in zip(scenes, named, strict=True)
+        ]
         batch = Batch(
             video=self._video(scenes, scale=1),
             large=self._video(scenes, scale=2) if self.large else None,
@@ -93,10 +111,9 @@ class Clips:
         """[1, tokens, Ct] of the empty prompt."""
         return self._embed([[]])
 
-    def _words(self, scene: Scene, rng: random.Random, *, image_given: bool) -> list[int]:
+    def _words(self, scene: Scene, rng: random.Random, *, name_subject: bool) -> list[int]:
         """Ids of a caption, now and then with one or two unknown words somewhere."""
-        prompt = caption(scene, rng, name_subject=not (image_given and rng.random() < SUBJECT_UNNAMED))
-        ids = self.text.tokenize(prompt)[1:-1]
+        ids = self.text.tokenize(caption(scene, rng, name_subject=name_subject))[1:-1]
         if rng.random() < STRANGE_WORDS:
             for _ in range(rng.choice((1, 2))):
                 ids.insert(rng.randrange(len(ids) + 1), self.text.words[UNKNOWN])
@@ -114,6 +131,11 @@ class Clips:
         frames = torch.stack([draw_frames(scene, num_frames=num_frames, fps=FPS, scale=scale) for scene in scenes])
         with torch.autocast(self.device, torch.bfloat16):
             return self.codec.encode(frames.to(self.device)).float()
+
+
+def _painted(scene: Scene, rng: random.Random) -> Scene:
+    """The scene, or the same in another colour."""
+    return dataclasses.replace(scene, paint=any_paint(rng, scene)) if rng.random() < ANY_PAINT else scene
 
 
 def _weight(scenes: list[Scene], *, scale: int) -> Tensor:

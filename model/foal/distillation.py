@@ -19,6 +19,7 @@ from model.sampling.schedules import flow_sigmas
 from model.text import FoalTextEncoder
 from model.transformer import Transformer
 
+IMAGE_GIVEN = 0.25  # batches with a clean first frame: the teacher knows what to do with one
 TEACHER_STEPS = 24  # of the schedule that the teacher walks; the student's steps are among them
 
 
@@ -36,7 +37,13 @@ class DistillationTask(Task):
     ) -> None:
         self.recipe, self.weights, self.sampling = recipe, weights, sampling
         self.clips = Clips(
-            seed=recipe.seed, size=recipe.batch_size, codec=codec, text=text, device=device, text_dropped=0.0
+            seed=recipe.seed,
+            size=recipe.batch_size,
+            codec=codec,
+            text=text,
+            device=device,
+            text_dropped=0.0,
+            image_given=IMAGE_GIVEN,
         )
         self.teacher = teacher.eval().requires_grad_(False).to(device)
         self.model: Transformer = copy.deepcopy(teacher).requires_grad_(True)

@@ -39,6 +39,7 @@ BOUNCE_PERIOD_S = {"circle": 1.0, "square": 4 / 3, "triangle": 4 / 3}  # contact
 BOUNCE_PHASE = 0.5  # 0 is contact, 0.5 the top
 BOUNCE_HEIGHT = 0.65  # of the way that the picture leaves free
 RATIO_SIZES = {"1:1": (64, 64), "16:9": (48, 80), "9:16": (80, 48)}  # decoded height, width
+LEAST_CONTRAST = 0.4  # of RGB; the colours differ by 0.41 and more from the backgrounds
 MARGIN = 2.0  # pixels that a shape keeps from the picture's edge, about
 RADIUS, ANY_RADIUS = 12.5, (11.0, 14.5)  # at 1:1
 NARROW = 0.86  # of the radius, where the picture's short side is 48
@@ -60,6 +61,7 @@ class Scene:
     phase: float
     duration_s: int
     ratio: str
+    paint: tuple[float, float, float] | None = None  # RGB in place of its colour's
 
     @property
     def contact_times_s(self) -> list[float]:
@@ -115,6 +117,16 @@ def random_scene(
     )
 
 
+def any_paint(rng: random.Random, scene: Scene) -> tuple[float, float, float]:
+    """RGB that stands out from the scene's background, and whose nearest colour does not make it a held-out one."""
+    while True:
+        paint = (rng.random(), rng.random(), rng.random())
+        nearest = min(COLOURS, key=lambda name: math.dist(COLOURS[name], paint))
+        is_clear = math.dist(paint, BACKGROUNDS[scene.background]) > LEAST_CONTRAST
+        if is_clear and not is_held_out(shape=scene.shape, colour=nearest, motion=scene.motion):
+            return paint
+
+
 def _place(rng: random.Random, places: Places) -> tuple[float, float, float]:
     """(radius, across, along)"""
     if places == "any":
@@ -161,7 +173,8 @@ def draw_coverage(scene: Scene, *, num_frames: int, fps: int, scale: int = 1) ->
 
 def draw_frames(scene: Scene, *, num_frames: int, fps: int, scale: int = 1) -> Tensor:
     """[num_frames, H*scale, W*scale, 3] float32 in 0..1."""
-    colour, background = torch.tensor(COLOURS[scene.colour]), torch.tensor(BACKGROUNDS[scene.background])
+    colour = torch.tensor(scene.paint or COLOURS[scene.colour])
+    background = torch.tensor(BACKGROUNDS[scene.background])
     return background + draw_coverage(scene, num_frames=num_frames, fps=fps, scale=scale) * (colour - background)
 
 

@@ -33,9 +33,9 @@ from model.transformer import Transformer
 
 RECIPES: Mapping[str, Recipe] = {  # model/foal/README.md says how the weights in the package differ
     "codec": Recipe(seed=1, steps=3200, batch_size=8, learning_rate=2e-3, warmup_steps=100),
-    "base": Recipe(seed=1, steps=6400, batch_size=8, learning_rate=5e-3),
+    "base": Recipe(seed=1, steps=9000, batch_size=8, learning_rate=5e-3),
     "distilled": Recipe(seed=2, steps=600, batch_size=8, learning_rate=1e-3, warmup_steps=50, ema_decay=0.99),
-    "super_resolution": Recipe(seed=3, steps=2800, batch_size=4, learning_rate=5e-3),
+    "super_resolution": Recipe(seed=3, steps=3300, batch_size=4, learning_rate=5e-3, ema_decay=0.99),
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "codec": (),
@@ -43,7 +43,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "distilled": ("codec", "base"),
     "super_resolution": ("codec",),
 }
-SAMPLING = SamplingConfig(video_guidance=3.0, video_guidance_late=2.0, audio_guidance=6.0)  # as conf/model/foal.yaml
+SAMPLING = SamplingConfig(video_guidance=3.0, video_guidance_late=2.0, audio_guidance=1.5)  # as conf/model/foal.yaml
 
 
 def plan(parts: Sequence[str], *, steps: int | None, seed: int | None, out: Path) -> dict[str, Recipe]:

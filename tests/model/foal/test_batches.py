@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.foal import batches
-from model.foal.batches import EDGE_WEIGHT, IMAGE_GIVEN, TEXT_DROPPED, Clips, Noise, _weight
+from model.foal.batches import ANY_PAINT, EDGE_WEIGHT, IMAGE_GIVEN, SUBJECT_UNNAMED, TEXT_DROPPED, Clips, Noise, _weight
 from model.foal.scenes import Places, Scene, is_held_out, random_scene
 from tests.model.foal.fields import any_codec, any_text
 
@@ -20,24 +20,29 @@ def clips(*, seed: int = 1, size: int = 1, large: bool = False) -> Clips:
     return Clips(seed=seed, size=size, codec=codec, text=text, device="cpu", large=large)
 
 
-Drawn = tuple[list[tuple[Scene, Places]], list[batches.Batch], Clips]
+Drawn = tuple[list[tuple[Scene, Places]], list[batches.Batch], Clips, list[Scene]]
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
-    """Scenes as they are asked for, and the batches made of them."""
+    """Scenes as they are asked for, the batches made of them, and the scenes as these show them."""
     scenes: list[tuple[Scene, Places]] = []
+    shown: list[Scene] = []
 
     def noted(rng: random.Random, *, places: Places, **asked: Any) -> Scene:
         scenes.append((random_scene(rng, places=places, **asked), places))
         return scenes[-1][0]
 
+    def unseen(self: Clips, scenes: list[Scene], *, scale: int) -> torch.Tensor:  # drawing takes its time
+        shown.extend(scenes)
+        return torch.zeros(len(scenes))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "random_scene", noted)
-        patch.setattr(Clips, "_video", lambda self, scenes, scale: torch.zeros(len(scenes)))  # which takes its time
+        patch.setattr(Clips, "_video", unseen)
         patch.setattr(batches, "_weight", lambda scenes, scale: torch.zeros(len(scenes)))
         source = clips()
-        return scenes, [source.draw(step)[0] for step in range(COUNT)], source
+        return scenes, [source.draw(step)[0] for step in range(COUNT)], source, shown
 
 
 def test_the_held_out_eighth_is_never_shown(drawn: Drawn) -> None:
@@ -49,19 +54,27 @@ def test_the_held_out_eighth_is_never_shown(drawn: Drawn) -> None:
 
 
 def test_a_shape_stands_anywhere_with_a_first_image_and_else_in_the_centre(drawn: Drawn) -> None:
-    scenes, made, _ = drawn
+    scenes, made, *_ = drawn
     for (_, places), batch in zip(scenes, made, strict=True):
         assert places == ("any" if batch.num_given else "centre")
 
 
 def test_images_are_given_and_texts_dropped_as_often_as_it_says(drawn: Drawn) -> None:
-    _, made, source = drawn
+    _, made, source, _ = drawn
     empty = source.empty_text()
     dropped = [batch.text.shape == empty.shape and torch.equal(batch.text, empty) for batch in made]
     given = [batch.num_given for batch in made]
     assert sum(dropped) / COUNT == pytest.approx(TEXT_DROPPED, abs=0.05)
     assert sum(given) / COUNT == pytest.approx(IMAGE_GIVEN, abs=0.07)
     assert any(one and other for one, other in zip(dropped, given, strict=True)), "one does not exclude the other"
+
+
+def test_only_shapes_of_first_images_come_in_any_colour(drawn: Drawn) -> None:
+    _, made, _, shown = drawn
+    painted = [scene.paint is not None for scene in shown]
+    given = [bool(batch.num_given) for batch in made]
+    assert not [1 for is_painted, is_given in zip(painted, given, strict=True) if is_painted and not is_given]
+    assert sum(painted) / sum(given) == pytest.approx(SUBJECT_UNNAMED * ANY_PAINT, abs=0.1)
 
 
 def test_a_batch_follows_from_its_seed_and_step_alone() -> None:

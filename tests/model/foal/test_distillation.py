@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.config import SamplingConfig
 from model.foal.batches import Batch, Clips, Noise
-from model.foal.distillation import TEACHER_STEPS, DistillationTask
+from model.foal.distillation import IMAGE_GIVEN, TEACHER_STEPS, DistillationTask
 from model.foal.flow import LOW_NOISE
 from model.foal.training import Recipe
 from model.transformer import Transformer
@@ -63,7 +63,9 @@ def held(video: Tensor, batch: Batch) -> Tensor:
 
 
 def expected(step: int) -> dict[str, float]:
-    clips = Clips(seed=4, size=1, codec=any_codec(), text=any_text(), device="cpu", text_dropped=0.0)
+    clips = Clips(
+        seed=4, size=1, codec=any_codec(), text=any_text(), device="cpu", text_dropped=0.0, image_given=IMAGE_GIVEN
+    )
     batch, noise = clips.draw(step)
     noise.uniform(1)
     s, t = levels(step)

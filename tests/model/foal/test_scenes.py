@@ -22,6 +22,7 @@ from model.foal.scenes import (
     SHAPES,
     Places,
     Scene,
+    any_paint,
     centre_path,
     draw_coverage,
     draw_frames,
@@ -177,3 +178,24 @@ def test_a_scene_is_drawn_from_the_part_that_was_asked_for(wanted: bool) -> None
     scenes = [random_scene(rng, duration_s=3, ratio="1:1", held_out=wanted) for _ in range(500)]
     seen = {(scene.shape, scene.colour, scene.motion) for scene in scenes}
     assert (seen == kept_back) if wanted else not (seen & kept_back)
+
+
+def test_any_paint_stands_out_and_makes_nothing_held_out() -> None:
+    """A red circle to the right is held out, so one that is nearly red is, too."""
+    scene = a_scene(shape="circle", motion="right", background="gray")
+    assert is_held_out(shape="circle", colour="red", motion="right")
+    rng = random.Random(1)
+    paints = [any_paint(rng, scene) for _ in range(400)]
+    nearest = Counter(min(COLOURS, key=lambda name: math.dist(COLOURS[name], paint)) for paint in paints)
+    assert {*nearest} == {*COLOURS} - {"red"}
+    assert min(math.dist(BACKGROUNDS["gray"], paint) for paint in paints) > 0.4
+
+
+def test_a_painted_shape_is_drawn_in_its_paint() -> None:
+    plain = a_scene(motion="still", colour="blue", places="centre")
+    painted = dataclasses.replace(plain, paint=(0.2, 0.9, 0.4))
+    middle = RATIO_SIZES["1:1"][0] // 2
+    (one,), (other,) = (draw_frames(scene, num_frames=1, fps=FPS) for scene in (plain, painted))
+    assert one[middle, middle].tolist() == pytest.approx(COLOURS["blue"])
+    assert other[middle, middle].tolist() == pytest.approx((0.2, 0.9, 0.4))
+    assert torch.equal(one[0], other[0]), "the background stays"

@@ -1,14 +1,16 @@
 """Training shows the second stage what its sampler will show it."""
 
+import dataclasses
 from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from model.foal import batches
+from model.config import SuperResolutionConfig
+from model.foal import super_resolution
 from model.foal.batches import Batch, Noise
-from model.foal.super_resolution import FLAWS, SAMPLING, SuperResolutionTask, _levels
+from model.foal.super_resolution import FLAWS, NOISIEST, SAMPLING, SuperResolutionTask, _levels
 from model.foal.training import Recipe
 from model.sampling.schedules import flow_sigmas
 from model.sampling.super_resolution import sample_super_resolution, start_audio, start_video
@@ -40,7 +42,10 @@ def starts(task: SuperResolutionTask, step: int) -> tuple[Batch, Tensor, Tensor]
     assert batch.large is not None
     size = FLAWS * noise.uniform(1, 1, 1, 1, 1)
     flawed = batch.video + size * noise.like(batch.video)
-    video = start_video(flawed, noise.like(batch.large), config=SAMPLING)
+    least = SAMPLING.noise_level
+    level = least + int(noise.uniform(1) * (NOISIEST + 1 - least))
+    noisy = dataclasses.replace(SAMPLING, noise_level=level)
+    video = start_video(flawed, noise.like(batch.large), config=noisy)
     return batch, video, start_audio(batch.audio, noise.like(batch.audio), noise_scale=SAMPLING.audio_noise_scale)
 
 
@@ -76,7 +81,7 @@ def test_at_the_samplers_own_levels_training_shows_what_the_sampler_shows(
     image_given: bool, task: SuperResolutionTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first level is 0.9998 instead of 1, which training leaves out of account."""
-    monkeypatch.setattr(batches, "IMAGE_GIVEN", float(image_given))
+    monkeypatch.setattr(task.clips, "image_given", float(image_given))
     found = set()
     for step in range(12):
         batch, start, audio = starts(task, step)
@@ -84,17 +89,16 @@ def test_at_the_samplers_own_levels_training_shows_what_the_sampler_shows(
         video, heard = shown(task, step)
         assert torch.equal(heard, audio)
         s = level_of(video, batch, start)
-        own = [level for level in OWN_LEVELS if abs(level - s) < 1e-4]
-        if own:
-            assert torch.allclose(video, sampled(batch, start, audio)[own[0]], atol=3e-3)
-            found.add(own[0])
-    assert len(found) >= 2, "of the five levels"
+        (own,) = (level for level in OWN_LEVELS if abs(level - s) < 1e-4)
+        assert torch.allclose(video, sampled(batch, start, audio)[own], atol=3e-3)
+        found.add(own)
+    assert found == {*OWN_LEVELS}
 
 
-def test_every_own_level_is_trained_and_others_between(task: SuperResolutionTask) -> None:
-    """Three in four from its five."""
+def test_every_own_level_is_trained_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their number."""
+    monkeypatch.setattr(super_resolution, "SAMPLING", SuperResolutionConfig(steps=5))
     drawn = _levels(4000, Noise(1, device="cpu"))
-    shares = [float((drawn - level).abs().lt(1e-6).float().mean()) for level in OWN_LEVELS]
-    assert shares == pytest.approx([0.15] * 5, abs=0.02)
-    assert drawn.min() > 0.01
-    assert drawn.max() < 1
+    own = flow_sigmas(5, shift=5.0)[0][:-1].tolist()
+    shares = [float((drawn - level).abs().lt(1e-6).float().mean()) for level in own]
+    assert shares == pytest.approx([0.2] * 5, abs=0.02)
