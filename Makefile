@@ -12,10 +12,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # An environment that forbids .pyc files makes every process compile all of torch and Ray again: twice the start-up.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup render test lint fmt check bench judge race chaos fuzz pins clean
+.PHONY: help setup render test lint fmt check bench judge race chaos soak safeguards fuzz pins clean
 
 help: ## print these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.ready ## make .venv with everything in it, ffmpeg included
 
@@ -48,6 +48,12 @@ race: .venv/.ready ## start eight runs at once on one output, 20 times, on disk 
 chaos: .venv/.ready ## render while ranks, nodes, driver and storage fail, 20 minutes (seed=1 clips=200)
 	.venv/bin/python -m tests.chaos --seed $(or $(seed),1) --clips $(or $(clips),200) \
 		--page docs/benchmarks/chaos.md $(ARGS)
+
+soak: .venv/.ready ## render 2,000 clips of a tiny model in one run and see what grows
+	.venv/bin/python -m tests.chaos.soak --page docs/benchmarks/soak.md $(ARGS)
+
+safeguards: .venv/.ready ## break each safeguard in a copy, one at a time, and see its test go red
+	SAFEGUARDS=all .venv/bin/python -m pytest -q tests/chaos/test_safeguards.py $(ARGS)
 
 fuzz: .venv/.ready ## read damaged files for as long as you like (ARGS="--seconds 600")
 	.venv/bin/python -m tests.fuzz $(ARGS)

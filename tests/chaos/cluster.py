@@ -30,7 +30,6 @@ ENVIRONMENT = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    "HAPPYHORSE_STORM_STEP_S": "0.8",
     "PYTHONPATH": f"{HERE / 'hook'}:{HERE.parents[1]}",
 }
 NODE_CPUS = 4  # logical ones: a group of two ranks, and two single actors

@@ -87,7 +87,7 @@ def soak(num_clips: int, *, log: Path) -> tuple[list[Series], list[int]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-", dir="/tmp")))
         server = stack.enter_context(running_swift(made(folder / "swift")))
         output = f"{server.create_bucket()}/out"
-        enter(folder, **server.environment | {"HAPPYHORSE_STORM_STEP_S": "0"})
+        enter(folder, **server.environment)
         words = [
             f"manifest={write_rows(folder / 'manifest.parquet', num_clips, poison=False)}",
             f"output={output}",

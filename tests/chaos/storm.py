@@ -18,7 +18,7 @@ from tests.chaos import rendering
 from tests.chaos.cluster import Nodes, children, enter, running_nodes, title
 from tests.chaos.faults import Hit, Site, Steps, stages_of, steps
 from tests.chaos.rendering import Render
-from tests.chaos.schedule import Fault, draw
+from tests.chaos.schedule import STORAGE, Fault, draw
 from tests.e2e.runs import write_manifest
 from tests.s3_server import running_swift
 from tests.storage_proxy import StorageProxy, proxied
@@ -29,7 +29,8 @@ POISON = "poison"
 POISON_SEED = 666  # what hook/sitecustomize.py looks for
 STEPS = 4
 TURN_S = 0.1
-FAULT_LIMIT_S = 180.0  # for a fault to come, to be noticed and to be got over
+QUICK_S, SLOW_S = 0.2, 2.5  # that a step sleeps; slow while faults have come that are not got over
+FAULT_LIMIT_S = 400.0  # for a fault to come, be noticed and be got over, on a machine that is busy with other things
 ENVIRONMENT_STOPPED = 5  # exit code of a run that its storage stopped; the same command goes on
 MOST_STOPS = 2
 
@@ -71,12 +72,14 @@ class Storm:
     schedule: list[Fault]
     limit_s: float
     log: Path
+    pace: Path  # gets how long each step is to sleep
     counts: Counts = field(default_factory=Counts)
     hits: list[Hit] = field(default_factory=list)
     active: list[tuple[Hit, Steps, float]] = field(default_factory=list)
     num_stops: int = 0
 
     def __post_init__(self) -> None:
+        self._set_pace()
         self.proxy.notice = self.counts.notice
         self.site = Site(self.nodes, self.proxy, self._start(), self.start_again)
 
@@ -115,6 +118,13 @@ class Storm:
             busy |= stages_of(fault.kind)  # those that wait for it go first
         for each in list(self.active):
             self._step(*each)
+        self._set_pace()
+
+    def _set_pace(self) -> None:
+        """A slow machine is not to be through with its clips before the faults are."""
+        waiting = [fault for fault in self.schedule if self.counts.reached(fault)]
+        is_slow = waiting or any(hit.fault.kind not in STORAGE for hit, _, _ in self.active)
+        _replace(self.pace, str(SLOW_S if is_slow else QUICK_S))
 
     def _begin(self, fault: Fault) -> None:
         hit = Hit(fault)
@@ -166,8 +176,9 @@ def run_storm(seed: int, num_clips: int, *, limit_s: float, log: Path) -> Outcom
         folder = Path(stack.enter_context(_folder()))
         server = stack.enter_context(running_swift(made(folder / "swift")))
         bucket = server.create_bucket()
+        pace = folder / "pace"
         proxy = stack.enter_context(proxied(server))
-        enter(folder, **proxy.server.environment)
+        enter(folder, **proxy.server.environment, HAPPYHORSE_STORM_PACE=str(pace))
         words = [
             f"manifest={write_rows(folder / 'manifest.parquet', num_clips)}",
             f"output={bucket}/out",
@@ -180,7 +191,13 @@ def run_storm(seed: int, num_clips: int, *, limit_s: float, log: Path) -> Outcom
         nodes = stack.enter_context(running_nodes(NUM_NODES))
         _say(f"{num_clips} clips on {NUM_NODES} nodes at {nodes.address}, seed {seed}")
         storm = Storm(
-            nodes, proxy, [*words, f"address={nodes.address}"], list(draw(seed, num_clips=num_clips)), limit_s, log
+            nodes,
+            proxy,
+            [*words, f"address={nodes.address}"],
+            list(draw(seed, num_clips=num_clips)),
+            limit_s,
+            log,
+            pace,
         )
         stack.callback(storm.close)
         code = storm.run()
@@ -238,6 +255,13 @@ def _folder() -> Iterator[str]:
 def made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def _replace(path: Path, text: str) -> None:
+    """At once: others read it all the time."""
+    if not path.exists() or path.read_text() != text:
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").replace(path)
 
 
 def end_all() -> None:

@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 POISON_SEED = 666
 BROKEN = "HAPPYHORSE_STORM_BROKEN"  # set in the environment of a node on which everything fails
-STEP_S = "HAPPYHORSE_STORM_STEP_S"  # how long each step sleeps: clips are to outlast what happens to them
+PACE = "HAPPYHORSE_STORM_PACE"  # a file: seconds that each step sleeps, so that clips outlast what happens to them
 
 
 def poison(module: ModuleType) -> None:
@@ -26,7 +27,8 @@ def poison(module: ModuleType) -> None:
 
     def slowly(on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
         def stepped(done: int, total: int) -> None:
-            time.sleep(float(os.environ.get(STEP_S, 0)))
+            if PACE in os.environ:
+                time.sleep(float(Path(os.environ[PACE]).read_text()))
             on_step(done, total)
 
         return stepped
