@@ -17,7 +17,7 @@ import ffmpeg
 import imageio_ffmpeg
 
 from model.shapes import ClipShape
-from pipeline.errors import EncodeError, StoreError
+from pipeline.errors import EncodeError, EncoderLost, StoreError
 from pipeline.scratch import no_room
 from pipeline.types import MediaSettings
 
@@ -110,19 +110,21 @@ class FrameEncoder:
         finally:
             timer.cancel()
 
-    def _failure(self) -> EncodeError | StoreError:
+    def _failure(self) -> EncodeError | EncoderLost | StoreError:
+        """A signal (a memory killer's, say) and a standstill are no fault of the clip: another attempt may do."""
         try:
             code = self._process.wait(timeout=LAST_WORDS_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait(timeout=self._stall_s)
         if self._stalled:
-            return EncodeError(f"ffmpeg made no progress for {self._stall_s:g} s and was killed")
+            return EncoderLost(f"ffmpeg made no progress for {self._stall_s:g} s and was killed")
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()[-STDERR_CHARS:]
         if "No space left on device" in said:
             return no_room("no space left (ffmpeg)")
-        return EncodeError(f"ffmpeg ended with code {code}: {said or 'it said nothing'}")
+        kind = EncoderLost if code < 0 else EncodeError
+        return kind(f"ffmpeg ended with code {code}: {said or 'it said nothing'}")
 
 
 def command(outputs: Outputs, *, shape: ClipShape, settings: MediaSettings) -> list[str]:

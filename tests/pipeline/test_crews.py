@@ -17,9 +17,10 @@ from ray.exceptions import (
 from pipeline.crews.losses import fatal_of, kind_of, reason_of
 from pipeline.crews.nodes import Nodes, holds, kept_off, selector
 from pipeline.crews.placements import names_of
-from pipeline.errors import WeightsError
+from pipeline.errors import EncodeError, EncoderLost, WeightsError
 from pipeline.fleet import LossKind
 from pipeline.store import StorageSettings
+from pipeline.worker import _as_data
 
 A, B, C = ("a" * 56, "b" * 56, "c" * 56)
 NODES = Nodes(alive={A: {"CPU": 8.0, "GPU": 4.0}, B: {"CPU": 8.0, "GPU": 4.0}}, draining=frozenset({B}))
@@ -55,6 +56,18 @@ def test_an_error_that_would_come_again_is_named() -> None:
     assert fatal_of(error) == "WeightsError"
     assert reason_of(error) == "WeightsError: no tensor video_embedder"
     assert fatal_of(ActorDiedError()) is None
+
+
+@pytest.mark.parametrize(("error", "retriable"), [(EncoderLost("killed"), True), (EncodeError("no"), False)])
+def test_an_ffmpeg_that_was_killed_costs_an_attempt_and_one_that_refuses_the_clip(
+    error: Exception, retriable: bool
+) -> None:
+    def make() -> None:
+        raise error
+
+    failed = _as_data("finish", make)
+    assert failed is not None
+    assert (failed.kind, failed.retriable) == (type(error).__name__, retriable)
 
 
 def test_a_crew_is_kept_off_nodes_as_far_as_others_hold_it() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import ffmpeg
-from pipeline.errors import EncodeError, StoreError
+from pipeline.errors import EncodeError, EncoderLost, RenderError, StoreError
 from pipeline.media import encode_clip
 from tests.clips import MEDIA
 from tests.frames import SHAPE, Array, encode, moving, tone
@@ -54,27 +54,30 @@ def standing_in(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(ffmpeg, "command", lambda *args, **settings: ["/bin/sh", "-c", script])
 
 
-ENDINGS: dict[str, tuple[str, str]] = {
+ENDINGS: dict[str, tuple[str, str] | tuple[str, str, type[RenderError]]] = {
     "dies while frames arrive": (
         "head -c 5000 > /dev/null; exec <&-; echo 'x264: out of cheese' >&2; sleep 0.1; exit 3",
         "ffmpeg ended with code 3: x264: out of cheese",
     ),
     "refuses at once": ("echo no >&2; exit 1", "ffmpeg ended with code 1: no"),
     "fails at the end": ("cat > /dev/null; echo late >&2; exit 7", "ffmpeg ended with code 7: late"),
-    "is killed": ("kill -9 $$", "ffmpeg ended with code -9: it said nothing"),
-    "never reads": ("exec sleep 60", "ffmpeg made no progress for 0.5 s and was killed"),
-    "never ends": ("cat > /dev/null; exec sleep 60", "ffmpeg made no progress for 0.5 s and was killed"),
+    "is killed": ("kill -9 $$", "ffmpeg ended with code -9: it said nothing", EncoderLost),
+    "never reads": ("exec sleep 60", "ffmpeg made no progress for 0.5 s and was killed", EncoderLost),
+    "never ends": ("cat > /dev/null; exec sleep 60", "ffmpeg made no progress for 0.5 s and was killed", EncoderLost),
 }
 
 
-@pytest.mark.parametrize(("script", "message"), ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize(
+    ("script", "message", "kind"), [(*each, EncodeError)[:3] for each in ENDINGS.values()], ids=ENDINGS
+)
 def test_an_ffmpeg_that_does_not_do_its_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str, kind: type[RenderError]
 ) -> None:
+    """What the input may have done fails the clip; what killed or stopped ffmpeg does not."""
     monkeypatch.setenv("PATH", os.defpath)
     standing_in(monkeypatch, f"PATH={os.defpath}; {script}")
     before, started = children(), time.monotonic()
-    with pytest.raises(EncodeError, match=message):
+    with pytest.raises(kind, match=message):
         encode(tmp_path, moving(SHAPE), waveform=tone(SHAPE), stall_s=0.5)
     assert time.monotonic() - started < 10
     assert os.listdir(tmp_path) == []
