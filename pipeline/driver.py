@@ -25,10 +25,11 @@ from pipeline.fleet import (
     Lost,
     Order,
     Ready,
+    Refused,
 )
 from pipeline.offers import Offers
-from pipeline.policy import FATAL
-from pipeline.roster import Roster
+from pipeline.policy import FATAL, is_odd
+from pipeline.roster import Member, Roster
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
 from pipeline.types import Clip, ClipFailure, Finished, Stage, Wish
@@ -151,19 +152,30 @@ class Driver:
         if isinstance(event, Lost):
             self._lose(event, member.stage, order)
             return
+        if isinstance(event, Refused) and is_odd(event.failure):
+            self._doubt(event, member, order)
+            return
         self.roster.worked(event.crew_id)
         if isinstance(event, Done):
             self.books.advance(event, order)
         else:
             self.books.failed(order, event.failure)
 
-    def _lose(self, event: Lost, stage: Stage, order: Order | None) -> None:
+    def _doubt(self, event: Refused, member: Member, order: Order | None) -> None:
+        """It failed oddly: what is wrong may be in its process or on its node, so it is as good as lost."""
+        self.fleet.release(event.crew_id)
+        node = member.nodes[0] if member.nodes else None
+        lost = Lost(crew_id=event.crew_id, reason=event.failure.message, node=node)
+        self._lose(lost, member.stage, order, failure=event.failure)
+
+    def _lose(self, event: Lost, stage: Stage, order: Order | None, *, failure: ClipFailure | None = None) -> None:
+        """`failure`: of its order, where it is more than the loss."""
         clip_id = None if order is None or isinstance(order, EncodeOrder) else order.clip.clip_id
         told = {"group": event.crew_id, "clip": clip_id}
         log.warning("lost %s (%s): %s", event.crew_id, event.kind, event.reason, extra=told)
         again = self.roster.lost(event, _suspect(order))
         if order is not None:
-            self.books.failed(order, _failure(event, stage))
+            self.books.failed(order, failure or _failure(event, stage))
         if event.fatal is not None:
             self.roster.give_up(event.crew_id)
             self._stop(event.reason, FATAL[event.fatal], 0)

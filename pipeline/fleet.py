@@ -102,7 +102,7 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """The crew is well and takes the next order, but this one failed."""
+    """The crew lives and takes the next order, but this one failed."""
 
     crew_id: str
     failure: ClipFailure

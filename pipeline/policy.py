@@ -52,6 +52,11 @@ def judge(failures: Sequence[ClipFailure], retry: RetrySettings) -> Verdict:
     return Verdict.FAIL if count >= caps[newest.stage] else Verdict.RETRY
 
 
+def is_odd(failure: ClipFailure) -> bool:
+    """Whether it may be the fault of the process or the node that it happened in as well as of the clip."""
+    return failure.retriable and failure.kind not in FREE
+
+
 def places_behind(retry: RetrySettings) -> int:
     """How far behind the queue's head a clip goes that lost its group.
 

@@ -20,6 +20,7 @@ class SoloCrew(Crew):
     bundle: Mapping[str, float] = {"CPU": 1.0}
 
     def start(self) -> None:
+        self.kill()  # where it is replaced in the same turn in which its node went
         off = self.site.watch.off(self.bundle)
         options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, "label_selector": selector(off)}
         self.actors = {0: ray.remote(self.kind).options(**options).remote(self.place)}

@@ -2,8 +2,10 @@
 
 from pipeline.board import Place
 from pipeline.driver import StopSignal
+from pipeline.fleet import FinishOrder, Order, Refused
 from pipeline.settings import RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
+from pipeline.types import ClipFailure
 from tests.driving import RETRY, asked_at, drive, places
 from tests.fakes import FakeFleet, Fault, MemoryRecorder, make_clips
 
@@ -133,3 +135,30 @@ def test_each_attempt_leaves_a_log_that_says_what_and_where() -> None:
     assert "given to render-0 on node node-0" in texts[0]
     assert "render-0 rendered it in 10.00 s" in texts[1]
     assert recorder.records["clip-0"].attempt == list(recorder.logs)[-1]
+
+
+def test_a_finisher_that_fails_oddly_with_every_clip_is_as_good_as_lost() -> None:
+    """It answers at once and would take clip after clip from the one that works."""
+    recorder = MemoryRecorder()
+    fleet = OddFleet(nodes=("fine", "odd"), groups_wanted=3, finishers=2)
+    outcome = drive(make_clips(20), fleet, recorder)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert "odd" in fleet.avoided
+
+
+def test_one_odd_failure_costs_the_finisher_its_process() -> None:
+    fleet = FakeFleet(faults=[Fault(stage="finish", nth=0, what="trip")])
+    outcome = drive(make_clips(3), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.starts.count("finish-0") == 2
+
+
+class OddFleet(FakeFleet):
+    """Its finishers on the node `odd` raise what nobody knows."""
+
+    def offer(self, crew_id: str, order: Order, /) -> None:
+        super().offer(crew_id, order)
+        crew = self._crews[crew_id]
+        if isinstance(order, FinishOrder) and crew.node == "odd":
+            failure = ClipFailure(stage="finish", kind="PermissionError", message="no folder", retriable=True)
+            crew.answer, crew.due_s = Refused(crew_id=crew_id, failure=failure), self.now_s + 0.1
