@@ -1,7 +1,8 @@
 """Bounded retries of what obstore does not try again itself.
 
-obstore tries again, within the same bounds: connections that are dropped (also after the server has acted), timeouts,
-answers of 5xx, 408 and 429, and objects whose bytes end early. TRANSIENT is what it gives up at once.
+obstore tries again, within the same bounds: connections that are dropped (also after the server has acted), reads and
+plain writes that time out, answers of 5xx, 408 and 429, and objects whose bytes end early. TRANSIENT is what it gives
+up at once.
 """
 
 import logging
@@ -20,6 +21,10 @@ TRANSIENT: tuple[tuple[str, str], ...] = (
     (r"OperationAborted|ConditionalRequestConflict", "somebody else is writing the same object just now; 409"),
     (r"response body", "the answer ended early: a listing, or the beginning or end of an upload in parts"),
     (r"NoSuchUpload", "an upload in parts was ended, and the answer lost: it is uploaded again"),
+    (
+        r"Error performing (PUT|POST|DELETE) \S+ in [\d.]+m?s - HTTP error: error sending request",
+        "no answer in time to what obstore does not ask twice then: to create, to delete, to begin and end an upload",
+    ),
 )
 log = logging.getLogger(__name__)
 

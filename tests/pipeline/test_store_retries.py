@@ -20,6 +20,7 @@ from tests.storage_proxy import Fault, StorageProxy, What, proxied
 
 QUICK = StorageSettings(retries=3, backoff_s=0.01, timeout_s=10)
 PART_BYTES = 5 << 20  # no less is allowed
+SILENCE = "Error performing DELETE http://127.0.0.1:80/bucket/key in 5.001547549s - HTTP error: error sending request"
 CONTENT = bytes(range(256)) * 1000
 
 
@@ -110,6 +111,21 @@ def test_what_passes_is_not_noticed(proxy: StorageProxy, store: Store, large: Pa
         assert proxy.faults[0].times == 0, f"{verb}: nothing went wrong, so nothing was tried"
 
 
+def test_one_request_without_an_answer_is_not_noticed(proxy: StorageProxy, store: Store, large: Path) -> None:
+    """Also where obstore asks once: what it creates may be there already, what it deletes may be gone."""
+    short = open_store(store.uri, StorageSettings(retries=5, backoff_s=0.01, timeout_s=2))
+    acts: dict[tuple[str, str], Callable[[], bool]] = {
+        ("PUT", "created"): lambda: short.put("created", b"1", create=True),
+        ("DELETE", "object"): lambda: remove(short),
+        ("POST", "?uploads"): lambda: upload(short, large),
+        ("POST", "uploadId"): lambda: upload(short, large),
+    }
+    for (method, path), act in acts.items():
+        proxy.faults[:] = [Fault(method=method, path=path, what="stall")]
+        assert act(), f"{method} {path}"
+        assert proxy.faults[0].times == 0
+
+
 def test_a_conflict_is_not_taken_for_an_object_that_is_there(proxy: StorageProxy, store: Store) -> None:
     """S3 says 409 where two writes meet, and 412 where the object exists."""
     for create in (True, False):
@@ -173,5 +189,5 @@ def test_an_upload_that_was_changed_on_the_way_is_refused(proxy: StorageProxy, s
 
 
 def test_every_sign_of_something_that_passes_is_tried() -> None:
-    said = [code for _, code in FAULTS.values()] + ["request or response body error"]
+    said = [code for _, code in FAULTS.values()] + ["request or response body error", SILENCE]
     assert [sign for sign, _ in TRANSIENT if not any(re.search(sign, each) for each in said)] == []
