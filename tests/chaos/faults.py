@@ -19,7 +19,7 @@ REFUSED_S = 4.0
 MINUTE_S = 60.0
 NOTICE_S = 25.0  # between the news that a node is taken away and its end
 WOKEN_S = 3.0  # after a frozen node was given up it wakes again
-GONE_S = 30.0  # for what ran on a woken node to be gone
+GONE_S = 120.0  # for what ran on a woken node to be gone
 CREW_OF = {"RankWorker": "group", "PromptEncoder": "encoder", "Finisher": "finisher"}
 RANKS = 2
 Steps = Iterator[None]
@@ -101,7 +101,7 @@ def _kill_node(site: Site, hit: Hit) -> Steps:
     _begin(hit)
     site.nodes.kill(node)
     site.nodes.join()
-    yield from _loss(site, hit, set(CREW_OF.values()), expected=crews)
+    yield from _loss(site, hit, CREW_OF.values(), expected=crews)
 
 
 def _stop_node(site: Site, hit: Hit) -> Steps:
@@ -110,26 +110,45 @@ def _stop_node(site: Site, hit: Hit) -> Steps:
     _begin(hit)
     site.nodes.freeze(node)
     site.nodes.join()
-    yield from _loss(site, hit, set(CREW_OF.values()), expected=crews)
+    yield from _loss(site, hit, CREW_OF.values(), expected=crews)
     yield from _pause(WOKEN_S)
     site.nodes.wake(node)
     end_s = time.monotonic() + GONE_S
     while left := [each for each in node.frozen if is_running(each)]:
         if time.monotonic() > end_s:
-            raise RuntimeError(f"{GONE_S:g} s after it woke node {node.address} still has {[title(p) for p in left]}")
+            raise RuntimeError(
+                f"{GONE_S:g} s after it woke node {node.address} still has {[title(each).strip() for each in left]}"
+            )
         yield
 
 
 def _drain_node(site: Site, hit: Hit) -> Steps:
+    """A notice, as clouds give it; at its end the machine is gone, and nothing may be there any more."""
     node, crews = yield from _busy_node(site, hit)
-    site.nodes.join()
-    _begin(hit)
+    began_s = _begin(hit)
     site.nodes.drain(node, notice_s=NOTICE_S)
-    yield from _pause(NOTICE_S)
-    hit.what += f", {_crews_on(node)} of {crews} crews left at its end"
+    site.nodes.join()
+    yield from _loss(site, hit, CREW_OF.values(), expected=crews)
+    while time.monotonic() < began_s + NOTICE_S:
+        yield
+    hit.what += f", {_crews_on(node)} left at its end"
     site.nodes.kill(node)
-    yield from _pause(1.0)
-    while site.render.crews() and _crews_down(site, hit, set(CREW_OF.values())):
+
+
+def _break_node(site: Site, hit: Hit) -> Steps:
+    """What ran on another node finds room only where no rank can compute, until the run has had enough of that."""
+    node, crews = yield from _busy_node(site, hit)
+    broken = site.nodes.join(HAPPYHORSE_STORM_BROKEN="1")
+    while not site.nodes.has_joined(broken):
+        yield
+    hit.what = f"node {broken.address} in the place of {hit.what}"
+    since_s = _begin(hit)
+    site.nodes.kill(node)
+    while (told_s := site.render.said_at(f"nothing more is started on node {broken.node_id[:8]}", since_s)) is None:
+        yield
+    hit.detected_s = told_s
+    site.nodes.join()
+    while len(_lost(site, hit, CREW_OF.values())) < crews or _crews_down(site, hit, CREW_OF.values()):
         yield
     hit.recovered_s = time.monotonic()
 
@@ -238,6 +257,7 @@ DOES: dict[Kind, Callable[[Site, Hit], Steps]] = {
     "kill_node": _kill_node,
     "stop_node": _stop_node,
     "drain_node": _drain_node,
+    "break_node": _break_node,
     "kill_driver": _kill_driver,
     "refuse": _away(REFUSED_S),
     "status_503": _requests(503),

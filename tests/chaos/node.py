@@ -3,8 +3,9 @@
 `ray start --block` would do, were it not for its fixed ports, which two nodes of one machine cannot both have.
 """
 
-import signal
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -26,7 +27,9 @@ def main(role: str, gcs: str, address: str, cpus: str, store_bytes: str) -> None
         print(error, flush=True)
         if not any(each.name() == "raylet" and each.status() != "zombie" for each in psutil.Process().children()):
             sys.exit(1)  # and sometimes it does not come up at all
-    signal.pause()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()  # a raylet that nobody has waited for counts as alive to its workers, which stay
 
 
 if __name__ == "__main__":

@@ -101,6 +101,10 @@ class Render:
     def num_done(self) -> int:
         return sum(DONE.search(line.text) is not None for line in list(self.lines))
 
+    def said_at(self, text: str, since_s: float) -> float | None:
+        """When it said that for the first time after that."""
+        return next((line.at_s for line in self._since(since_s) if text in line.text), None)
+
     def kill(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -26,7 +26,7 @@ COUNTS: dict[Kind, tuple[int, int]] = {
     "kill_node": (0, 2),
     "stop_node": (1, 2),
     "drain_node": (0, 1),
-    "break_node": (0, 0),
+    "break_node": (0, 1),
     "kill_driver": (1, 3),
     "refuse": (1, 3),
     "status_503": (1, 4),

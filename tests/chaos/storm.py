@@ -225,7 +225,7 @@ def check(code: int, storm: Storm, *, output: str, num_clips: int) -> None:
     if code != 1:
         raise Broken(f"the run ended with {code}, expected 1 (one clip failed):\n{said[-3000:]}")
     failed = [line.strip() for line in said.splitlines() if line.startswith("  failed ")]
-    if len(failed) != 1 or not failed[0].startswith(f"failed {POISON}: group-"):
+    if len(failed) != 1 or not failed[0].startswith(f"failed {POISON}: render: group-"):
         raise Broken(f"these clips failed, expected only {POISON}, by its group: {failed}")
     audited = rendering.call("audit", f"output={output}", "format=json", *_storage_words())
     if audited.returncode:
