@@ -112,6 +112,11 @@ class Bookkeeper:
         self.diary.note(clip_id, text)
         self.recorder.log(track.clip, attempt=track.attempt or self.new_attempt(), lines=self.diary.end(clip_id))
 
+    def leave(self, reason: str) -> None:
+        """What is in flight when the run ends is not waited for any more: its attempts end here."""
+        for clip_id in self.board.in_flight():
+            self._end_attempt(self.board.tracks[clip_id], f"left unfinished: {reason}")
+
     def _give_up(self, track: Track) -> None:
         clip_id = track.clip.clip_id
         log.error("clip %s failed: %s", clip_id, track.failures[-1].message, extra={"clip": clip_id})

@@ -121,6 +121,7 @@ class Driver:
                 self._tell()
         finally:
             self.fleet.close()
+        self.books.leave(self.stopped or "the run ended")
         return Outcome(board=self.board, stopped=self.stopped, exit_code=self.exit_code, canceled=self.canceled)
 
     def _offer(self) -> None:
@@ -135,6 +136,8 @@ class Driver:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Joined):
+            if self.stop_at is not None:
+                return  # there is nothing for it to do
             log.info("%s is started on a node that joined", event.crew_id, extra={"group": event.crew_id})
             self.roster.joined(event)
             return
@@ -230,7 +233,8 @@ class Driver:
         elif wish.kind == "go on" and self.paused is not None:
             log.info("resumed")
             self.paused = None
-            self.roster.wake()
+            if self.stop_at is None:
+                self.roster.wake()
         if self.paused is not None and not self.board.in_flight():
             self.roster.rest()
 

@@ -153,6 +153,35 @@ def test_one_odd_failure_costs_the_finisher_its_process() -> None:
     assert fleet.starts.count("finish-0") == 2
 
 
+def test_what_a_stop_leaves_unfinished_says_so_in_its_log() -> None:
+    recorder, signal = MemoryRecorder(), StopSignal()
+
+    def stop(snapshot: Snapshot) -> None:
+        signal.count = 2 if snapshot.in_flight else 0
+
+    outcome = drive(make_clips(3), FakeFleet(), recorder, signal=signal, observe=stop)
+    assert len(outcome.board.in_flight()) == 1
+    ((clip_id, lines),) = recorder.logs.values()
+    assert clip_id == "clip-0"
+    assert lines[-1].endswith("left unfinished: stopped by a signal")
+
+
+def test_a_run_that_stops_starts_no_group_on_a_node_that_joins_nor_on_what_a_pause_gave_back() -> None:
+    signal = StopSignal()
+    fleet = FakeFleet(joins_at_s=(13,), groups_wanted=2, faults=[Fault(stage="render", nth=1, what="lose")])
+    fleet.seconds = {"encode": 1.0, "render": 6.0, "finish": 50.0}
+
+    def stop(snapshot: Snapshot) -> None:
+        signal.count = int(fleet.now_s >= 12.5)
+
+    outcome = drive(make_clips(6), fleet, signal=signal, observe=stop, wish=asked_at(fleet, pause=(6, 20)))
+    assert outcome.exit_code == STOPPED
+    assert fleet.now_s > 30, "a clip was in flight long enough for both"
+    assert "joined-0" in fleet.crews()
+    assert "joined-0" not in fleet.starts
+    assert fleet.starts.count("render-1") == 1
+
+
 class OddFleet(FakeFleet):
     """Its finishers on the node `odd` raise what nobody knows."""
 
