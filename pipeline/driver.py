@@ -101,6 +101,7 @@ class Driver:
         self.working_since: float | None = None
         self.paused: str | None = None  # who asked for it
         self.canceled = False
+        self.was_asked = False  # to stop; a run that stops already may have less time from then on
         self.stopped: str | None = None
         self.exit_code: int | None = None
         self.stop_at: float | None = None  # when the grace time ends; None while nothing stops the run
@@ -214,7 +215,8 @@ class Driver:
 
     def _obey_signal(self) -> None:
         signal = self.oversight.stop
-        if signal.count == 1 and self.stop_at is None:
+        if signal.count == 1 and not self.was_asked:
+            self.was_asked = True
             grace_s = self.cluster.stop_grace_s if signal.grace_s is None else signal.grace_s
             log.warning("stopping: what is in flight has %g s to finish; a second signal stops at once", grace_s)
             self._stop(f"stopped by {signal.reason}", STOPPED, grace_s)

@@ -246,6 +246,18 @@ def test_whoever_looks_on_says_why_it_ends_and_how_long_it_may_take() -> None:
     assert fleet.now_s < 50  # 30 s of its own grace, not the cluster's 100
 
 
+def test_a_window_that_ends_while_a_run_stops_for_another_reason_shortens_its_grace() -> None:
+    signal = StopSignal(reason="the end of the window", grace_s=30)
+    fleet = FakeFleet(seconds={"encode": 1, "render": 10, "finish": 1000})
+
+    def observe(snapshot: Snapshot) -> None:
+        signal.count = int(fleet.now_s > 20)
+
+    outcome = drive(make_clips(3), fleet, signal=signal, observe=observe, wish=asked_at(fleet, cancel=(10, 9_999)))
+    assert (outcome.exit_code, outcome.stopped) == (3, "canceled by somebody")
+    assert 45 < fleet.now_s < 55
+
+
 def test_the_driver_needs_neither_ray_nor_torch() -> None:
     """Imported for real, with both made impossible to import."""
     script = (
