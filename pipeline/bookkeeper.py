@@ -48,6 +48,7 @@ class Bookkeeper:
     ) -> None:
         self.board, self.conditions, self.recorder, self.retry = board, conditions, recorder, retry
         self.num_done, self.new_attempt, self.stop = num_done, new_attempt, stop
+        self._stops = False  # whether that was said
         self.diary = Diary()
         self.finished: list[tuple[Track, Finished]] = []  # answered, and not recorded yet
         self.costs = {clip_id: clip_cost(track.clip) for clip_id, track in board.tracks.items()}
@@ -84,6 +85,8 @@ class Bookkeeper:
             pending = [track.clip for track in self.board.in_place(Place.PENDING)]
             for clip in users_of(order.condition, pending):
                 self._judge(self.board.tracks[clip.clip_id], failure)
+                if self._stops:
+                    break  # a prompt of all clips may fail: those beyond the run's limit are left as they are
         elif order is not None:
             self._judge(self.board.tracks[order.clip.clip_id], failure)
 
@@ -93,7 +96,7 @@ class Bookkeeper:
         verdict = judge(track.failures, self.retry)
         self._end_attempt(track, f"{failure.stage} failed, {verdict.name.lower()}: {failure.kind}: {failure.message}")
         if verdict is Verdict.STOP:
-            self.stop(f"clip {track.clip.clip_id}: {failure.message}", FATAL[failure.kind], 0)
+            self._stop(f"clip {track.clip.clip_id}: {failure.message}", FATAL[failure.kind], 0)
         if verdict is Verdict.FAIL:
             self._give_up(track)
         elif track.place is Place.RENDERING:
@@ -106,6 +109,10 @@ class Bookkeeper:
             self.board.move(track, Place.PENDING)
         elif track.place is Place.FINISHING:
             self.board.move(track, Place.RENDERED)
+
+    def _stop(self, reason: str, exit_code: int, grace_s: float | None) -> None:
+        self._stops = True
+        self.stop(reason, exit_code, grace_s)
 
     def _end_attempt(self, track: Track, text: str) -> None:
         clip_id = track.clip.clip_id
@@ -127,7 +134,7 @@ class Bookkeeper:
         try:
             self.recorder.fail(track.clip, failures=track.failures)
         except StoreError as error:
-            self.stop(str(error), ENVIRONMENT, 0)
+            self._stop(str(error), ENVIRONMENT, 0)
         reason = too_many_failed(
             failed=self.board.count(Place.FAILED),
             succeeded=self.num_done + self.board.count(Place.SUCCEEDED),
@@ -135,7 +142,7 @@ class Bookkeeper:
             retry=self.retry,
         )
         if reason is not None:
-            self.stop(f"{reason}; the last, {clip_id}: {track.failures[-1].message}", ENVIRONMENT, None)
+            self._stop(f"{reason}; the last, {clip_id}: {track.failures[-1].message}", ENVIRONMENT, None)
 
     def record_finished(self) -> None:
         """The record is written last, and only for the attempt that was offered last."""
@@ -148,7 +155,7 @@ class Bookkeeper:
                     track.clip, finished=finished, num_attempts=len(track.failures) + 1, seconds=seconds
                 )
             except StoreError as error:
-                self.stop(str(error), ENVIRONMENT, 0)
+                self._stop(str(error), ENVIRONMENT, 0)
                 continue
             self._end_attempt(track, ", ".join(f"{stage} {each:.2f} s" for stage, each in seconds.items()) + ": done")
             self.conditions.release(track.clip)

@@ -7,7 +7,7 @@ from pipeline.settings import RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
 from pipeline.types import ClipFailure
 from tests.driving import RETRY, asked_at, drive, places
-from tests.fakes import FakeFleet, Fault, MemoryRecorder, make_clips
+from tests.fakes import FakeFleet, Fault, MemoryRecorder, make_clip, make_clips
 
 
 def test_a_node_that_goes_costs_its_clip_nothing() -> None:
@@ -69,6 +69,14 @@ def test_a_run_whose_first_clips_all_fail_stops() -> None:
     assert outcome.stopped is not None
     assert "first 4 clips have all failed" in outcome.stopped
     assert len(recorder.failures) == 4
+
+
+def test_a_prompt_of_all_clips_that_fails_leaves_those_beyond_the_limit_as_they_were() -> None:
+    clips = [make_clip(f"clip-{n}", row=n, prompt="the same") for n in range(9)]
+    recorder, fleet = MemoryRecorder(), FakeFleet(faults=[Fault(stage="encode", nth=0, what="refuse")])
+    outcome = drive(clips, fleet, recorder, retry=RetrySettings(first_failed=3))
+    assert outcome.exit_code == ENVIRONMENT
+    assert len(recorder.failures) == len(recorder.logs) == 3
 
 
 def test_clips_that_earlier_runs_finished_prove_that_it_can_be_done() -> None:
