@@ -17,11 +17,11 @@ BOUNDS_S: dict[Kind, float] = {"kill_rank": 10, "stop_rank": 2 * STEP_S, "kill_n
 HEADER = ("fault", "injected", "survived", "detected after, s", "recovered after, s")
 
 
-def show(outcome: Outcome, *, page: Path | None) -> None:
-    lines = list(_lines(outcome))
+def show(outcome: Outcome, *, seed: int, page: Path | None) -> None:
+    lines = list(_lines(outcome, seed=seed))
     print(*lines, sep="\n")
     if page is not None:
-        page.write_text("\n".join([*_head(outcome), "", *lines, ""]))
+        page.write_text("\n".join([*_head(outcome, seed=seed), "", *lines, ""]))
 
 
 def late(outcome: Outcome) -> list[str]:
@@ -33,19 +33,19 @@ def late(outcome: Outcome) -> list[str]:
     ]
 
 
-def _head(outcome: Outcome) -> Iterator[str]:
+def _head(outcome: Outcome, *, seed: int) -> Iterator[str]:
     yield "# A run in a storm"
     yield ""
     yield "`make chaos` renders on several Ray nodes of one machine while ranks, finishers, encoders, nodes, the driver"
     yield "and storage fail as a seed says. It ends well with exit code 1 for the poisonous clip alone, an audit with 0"
     yield "findings, all of Ray's resources back, and no actor, placement group or process left."
     yield ""
-    yield f"{datetime.now(UTC):%Y-%m-%d}, `make chaos seed={outcome.seed} clips={outcome.num_clips}`,"
+    yield f"{datetime.now(UTC):%Y-%m-%d}, `make chaos seed={seed} clips={outcome.num_clips}`,"
     yield f"{os.cpu_count()} cores ({platform.machine()}), shared with other work."
 
 
-def _lines(outcome: Outcome) -> Iterator[str]:
-    yield f"{outcome.num_clips} clips, {len(outcome.hits)} faults, {outcome.seconds:.0f} s, seed {outcome.seed}."
+def _lines(outcome: Outcome, *, seed: int) -> Iterator[str]:
+    yield f"{outcome.num_clips} clips, {len(outcome.hits)} faults, {outcome.seconds:.0f} s, seed {seed}."
     if outcome.num_stops:
         yield f"Storage stopped the run {outcome.num_stops} times (exit 5); the same command went on."
     yield ""

@@ -4,6 +4,7 @@ Pure. What the faults do is in `faults.py`; when the events happen is the machin
 """
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -55,17 +56,18 @@ class Fault:
         return f"{self.kind} after {self.after} {self.count}"
 
 
-def draw(seed: int, *, num_clips: int) -> tuple[Fault, ...]:
-    """In the order in which they come; no two of one sort at the same moment."""
+def draw(seed: int, *, num_clips: int, only: Collection[Kind] = ()) -> tuple[Fault, ...]:
+    """In the order in which they come; no two of one sort at the same moment. `only`: one of each of these kinds."""
     dice = random.Random(f"storm {seed}")
-    crew = _shuffled(dice, [kind for kind in COUNTS if kind not in STORAGE], num_clips)
-    storage = _shuffled(dice, [kind for kind in COUNTS if kind in STORAGE], num_clips)
+    counts = {kind: _count(kind, num_clips) for kind in COUNTS} if not only else dict.fromkeys(only, 1)
+    crew = _shuffled(dice, {kind: count for kind, count in counts.items() if kind not in STORAGE})
+    storage = _shuffled(dice, {kind: count for kind, count in counts.items() if kind in STORAGE})
     faults = [*_spread(dice, crew, num_clips), *_spread(dice, storage, num_clips)]
     return tuple(sorted(faults, key=lambda fault: (_clips(fault), fault.kind)))
 
 
-def _shuffled(dice: random.Random, kinds: list[Kind], num_clips: int) -> list[Kind]:
-    drawn = [kind for kind in kinds for _ in range(_count(kind, num_clips))]
+def _shuffled(dice: random.Random, counts: dict[Kind, int]) -> list[Kind]:
+    drawn = [kind for kind, count in counts.items() for _ in range(count)]
     dice.shuffle(drawn)
     return drawn
 

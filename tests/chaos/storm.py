@@ -8,17 +8,17 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import rendering
-from tests.chaos.cluster import Nodes, children, enter, running_nodes, title
+from tests.chaos.cluster import Nodes, children, enter, is_running, running_nodes, title
 from tests.chaos.faults import Hit, Site, Steps, stages_of, steps
 from tests.chaos.rendering import Render
-from tests.chaos.schedule import STORAGE, Fault, draw
+from tests.chaos.schedule import STORAGE, Fault
 from tests.e2e.runs import write_manifest
 from tests.s3_server import running_swift
 from tests.storage_proxy import StorageProxy, proxied
@@ -57,7 +57,6 @@ class Counts:
 
 @dataclass
 class Outcome:
-    seed: int
     num_clips: int
     hits: list[Hit]
     seconds: float
@@ -154,6 +153,8 @@ class Storm:
             thread.join(timeout=10)
         for each in list(self.active):
             self._step(*each)
+        for hit, _, _ in self.active:
+            hit.recovered_s = time.monotonic()  # with the run, which has no more need of what was hit
         left = [str(fault) for fault in self.schedule] + [
             str(hit.fault) for hit, _, _ in self.active if hit.at_s is None
         ]
@@ -168,7 +169,7 @@ class Storm:
         return f"{counts} written, under way: {active}, and it says:\n{last}"
 
 
-def run_storm(seed: int, num_clips: int, *, limit_s: float, log: Path) -> Outcome:
+def run_storm(schedule: Sequence[Fault], num_clips: int, *, limit_s: float, log: Path) -> Outcome:
     began = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("")
@@ -189,12 +190,12 @@ def run_storm(seed: int, num_clips: int, *, limit_s: float, log: Path) -> Outcom
         write_weights(folder / "weights", rendering.model_of(words))
         stack.callback(end_all)
         nodes = stack.enter_context(running_nodes(NUM_NODES))
-        _say(f"{num_clips} clips on {NUM_NODES} nodes at {nodes.address}, seed {seed}")
+        _say(f"{num_clips} clips on {NUM_NODES} nodes at {nodes.address}, {len(schedule)} faults")
         storm = Storm(
             nodes,
             proxy,
             [*words, f"address={nodes.address}"],
-            list(draw(seed, num_clips=num_clips)),
+            list(schedule),
             limit_s,
             log,
             pace,
@@ -203,8 +204,8 @@ def run_storm(seed: int, num_clips: int, *, limit_s: float, log: Path) -> Outcom
         code = storm.run()
         proxy.faults.clear()
         check(code, storm, output=f"{bucket}/out", num_clips=num_clips)
-        outcome = Outcome(seed, num_clips, storm.hits, time.monotonic() - began, storm.num_stops)
-    if left := [title(each) for each in children()]:
+        outcome = Outcome(num_clips, storm.hits, time.monotonic() - began, storm.num_stops)
+    if left := [title(each) for each in children() if is_running(each)]:
         raise Broken(f"processes are left after everything was ended: {left}")
     return outcome
 

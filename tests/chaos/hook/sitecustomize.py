@@ -4,6 +4,7 @@ and nodes on which nothing works.
 Python imports it at start. It waits for the modules below to be imported and changes one function in each.
 """
 
+import errno
 import importlib.abc
 import importlib.util
 import os
@@ -22,7 +23,7 @@ PACE = "HAPPYHORSE_STORM_PACE"  # a file: seconds that each step sleeps, so that
 
 
 def poison(module: ModuleType) -> None:
-    """Renderer.render: a process that takes the poisonous clip on is gone; on a broken node no rank can compute."""
+    """A rank that takes the poisonous clip on is gone; on a broken node none can compute."""
     render: Callable[..., Any] = module.Renderer.render
 
     def slowly(on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -43,7 +44,25 @@ def poison(module: ModuleType) -> None:
     module.Renderer.render = poisoned
 
 
-CHANGES: dict[str, Callable[[ModuleType], None]] = {"model.renderer": poison}
+def no_prompts(module: ModuleType) -> None:
+    if os.environ.get(BROKEN):
+        module.FoalTextEncoder.encode = broken
+
+
+def no_files(module: ModuleType) -> None:
+    if os.environ.get(BROKEN):
+        module.encode_clip = broken  # type: ignore[attr-defined]
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EIO, "Input/output error (made by the storm)")
+
+
+CHANGES: dict[str, Callable[[ModuleType], None]] = {
+    "model.renderer": poison,
+    "model.text": no_prompts,
+    "pipeline.media": no_files,
+}
 
 
 class Changed(importlib.abc.MetaPathFinder):
