@@ -52,7 +52,8 @@ def submit_ray_job(values: Mapping[str, Any], *, today: date) -> int:
 
     request = JobRequest(name=name, entrypoint=entrypoint, environment=environment)
     done = submit_job(settings.server, request)
-    said = "is submitted" if done.how == "submitted" else f"is there already ({done.status}): nothing is started"
+    there = f"is there already ({done.status}): nothing is started; name=... submits the output again on the same day"
+    said = "is submitted" if done.how == "submitted" else there
     print(f"job {done.submission_id} {said}")
     _say_next(shlex.quote(f"output={place_there(settings.output)}"))
     return 0

@@ -99,6 +99,7 @@ class Driver:
         self.oversight = oversight or Oversight()
         self.started_at = clock()
         self.working_since: float | None = None
+        self.resting_since: float | None = None  # with nothing in flight, while the run is paused
         self.paused: str | None = None  # who asked for it
         self.canceled = False
         self.was_asked = False  # to stop; a run that stops already may have less time from then on
@@ -234,11 +235,25 @@ class Driver:
             self.paused = wish.said
         elif wish.kind == "go on" and self.paused is not None:
             log.info("resumed")
-            self.paused = None
-            if self.stop_at is None:
-                self.roster.wake()
+            self._work_again()
         if self.paused is not None and not self.board.in_flight():
             self.roster.rest()
+            if self.resting_since is None:
+                self.resting_since = self.clock()
+
+    def _work_again(self) -> None:
+        """After a pause, which does not count as work."""
+        self.paused = None
+        if self.resting_since is not None and self.working_since is not None:
+            self.working_since += self.clock() - self.resting_since
+        self.resting_since = None
+        if self.stop_at is None:
+            self.roster.wake()
+
+    def _working_s(self, now: float) -> float:
+        """Since the first group was ready; 0 before."""
+        until = now if self.resting_since is None else self.resting_since
+        return until - self.working_since if self.working_since is not None else 0.0
 
     def _stop(self, reason: str, exit_code: int, grace_s: float | None = None) -> None:
         """Starts nothing new. The first reason stays, the earliest end counts. `grace_s` None: the cluster's."""
@@ -262,7 +277,7 @@ class Driver:
             in_flight=self.board.in_flight(),
             cost=sum(self.books.costs.values()),
             cost_done=self.books.cost_done + in_work,
-            working_s=now - self.working_since if self.working_since is not None else 0.0,
+            working_s=self._working_s(now),
             elapsed_s=now - self.started_at,
             groups=groups,
             stopping=self.stopped,

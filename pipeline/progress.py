@@ -57,7 +57,7 @@ class PlainLines:
 
 def plain_line(snapshot: Snapshot) -> str:
     """Counts, pace, and where each group is."""
-    groups = ", ".join(f"{group.group_id} {_doing(group)}" for group in snapshot.groups)
+    groups = ", ".join(f"{group.group_id} {_doing(group, snapshot)}" for group in snapshot.groups)
     return f"{_counts(snapshot)}; {groups}" if groups else _counts(snapshot)
 
 
@@ -68,7 +68,7 @@ def draw(snapshot: Snapshot) -> RenderableType:
     groups = Table.grid(padding=(0, 1))
     for group in snapshot.groups:
         bar = _bar(group.step, group.num_steps) if group.state == "busy" else Text("")
-        groups.add_row(Text(group.group_id, style="bold"), bar, Text(_doing(group)))
+        groups.add_row(Text(group.group_id, style="bold"), bar, Text(_doing(group, snapshot)))
     return Group(head, groups)
 
 
@@ -87,7 +87,9 @@ def _counts(snapshot: Snapshot) -> str:
     return ", ".join(parts)
 
 
-def _doing(group: GroupStatus) -> str:
+def _doing(group: GroupStatus, snapshot: Snapshot) -> str:
+    if group.state == "lost" and snapshot.paused is not None:
+        return "given back"
     if group.state != "busy":
         return group.state
     return f"{group.clip_id} step {group.step}/{group.num_steps}"

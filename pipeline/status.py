@@ -91,7 +91,7 @@ def reasons_of(failures: Mapping[str, str]) -> tuple[Reason, ...]:
 def folded(reason: str, *, clip_id: str) -> str:
     """Equal for reasons that differ in numbers and ids alone."""
     if len(clip_id) >= LEAST_ID and clip_id in reason:
-        reason = re.sub(rf"(?<![\w-]){re.escape(clip_id)}(?![\w-])", "CLIP", reason)
+        reason = re.sub(rf"(?<![\w/-]){re.escape(clip_id)}(?![\w-]|\.\w)", "CLIP", reason)
     return NUMBERS.sub("#", reason)
 
 

@@ -112,13 +112,13 @@ def test_a_killed_driver_takes_its_ray_along_and_the_same_command_goes_on(weight
     run.kill()
     run.wait()
     before = records(tmp_path)
-    gone_by = time.monotonic() + 20
+    gone_by = time.monotonic() + 60
     while alive := [pid for pid in family if is_alive(pid)]:
         assert time.monotonic() < gone_by, f"still there: {[family[pid] for pid in alive]}"
         time.sleep(0.2)
 
     second = start_run(tmp_path, weights)
-    assert second.wait(timeout=120) == 0
+    assert second.wait(timeout=300) == 0
     after = records(tmp_path)
     assert len(after) == 4
     assert {clip_id: after[clip_id] for clip_id in before} == before, "a recorded clip was touched"
@@ -130,7 +130,7 @@ def test_a_signal_ends_a_run_gently_with_work_left(weights: Path, tmp_path: Path
     run = start_run(tmp_path, weights)
     wait_for_records(tmp_path, 1)
     run.send_signal(signal.SIGTERM)
-    assert run.wait(timeout=60) == 3
+    assert run.wait(timeout=180) == 3
     assert 2 <= len(records(tmp_path)) < 5, "what was in flight is finished, nothing else is begun"
     assert not (tmp_path / "out" / "_SUCCESS.json").exists()
     assert_sound(tmp_path)

@@ -9,8 +9,18 @@ import pytest
 from tests.e2e.runs import Caller, bare_path, said, write_manifest
 
 ROWS: list[dict[str, Any]] = [
-    {"clip_id": "one", "prompt": "A red circle stays still on a white background.", "duration": 3, "seed": 1},
-    {"clip_id": "two", "prompt": "A blue square stays still on a black background.", "duration": 3, "seed": 2},
+    {
+        "clip_id": "one",
+        "prompt": "A red circle stays still on a white background, with a low hum.",
+        "duration": 3,
+        "seed": 1,
+    },
+    {
+        "clip_id": "two",
+        "prompt": "A blue square stays still on a black background, with a high tone.",
+        "duration": 3,
+        "seed": 2,
+    },
     {"clip_id": "three", "prompt": "A pink triangle moves from left to right.", "duration": 3, "seed": 3},
     {"clip_id": "four", "prompt": "A green circle bounces up and down.", "duration": 3, "seed": 4},
     {"clip_id": "five", "prompt": "A cyan circle bounces up and down.", "duration": 3, "seed": 5, "audio": False},

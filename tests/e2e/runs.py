@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 QUICK = ("model.sampling.steps=2",)
-TIMEOUT_S = 240
+TIMEOUT_S = 480
 COREUTILS = (
     "cat chmod cp cut date dirname env expr head id ln ls mkdir mktemp mv readlink rm sort tail touch tr uname wc"
 )

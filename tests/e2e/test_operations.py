@@ -38,7 +38,7 @@ def test_a_run_is_paused_resumed_and_canceled_and_the_rest_is_rendered_later(cal
         ask("resume")
         wait_for(lambda: len(records(output)) > before)
         assert "is canceled by" in ask("cancel")
-        printed, _ = run.communicate(timeout=120)
+        printed, _ = run.communicate(timeout=300)
     assert run.returncode == 3, printed
     assert "stopped: canceled by " in printed
     states = pq.read_table(output / "results.parquet").column("render_state").to_pylist()

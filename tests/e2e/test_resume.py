@@ -53,7 +53,7 @@ def test_a_stopped_run_says_so_and_goes_on_where_it_was(caller: Caller, tmp_path
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=120)
+        printed, _ = process.communicate(timeout=300)
     assert process.returncode == 3, printed
     assert "the same command goes on from here" in printed
     assert "Traceback" not in printed
@@ -74,6 +74,6 @@ def test_a_stop_while_ray_starts_is_not_lost(finished: Finished, caller: Caller,
             assert process.poll() is None
         time.sleep(2.5)
         process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=120)
+        printed, _ = process.communicate(timeout=300)
     assert process.returncode == 3, printed
     assert "the same command goes on from here" in printed

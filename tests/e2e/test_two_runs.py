@@ -31,7 +31,7 @@ def test_the_second_run_leaves_and_the_next_takes_over_from_the_dead(caller: Cal
         wait_for(lambda: bool(records(output)))
         assert first.poll() is None
         first.send_signal(signal.SIGKILL)
-        first.communicate(timeout=60)
+        first.communicate(timeout=180)
     before = records(output)
     assert len(before) < NUM_CLIPS
     third = caller.render(manifest, output)

@@ -102,6 +102,20 @@ def test_a_pause_finishes_what_is_in_flight_gives_the_places_back_and_goes_on() 
     assert set(recorder.attempts.values()) == {1}
 
 
+def test_a_pause_is_no_work() -> None:
+    """Clips an hour and the time left are those of the time in which it worked."""
+    fleet = FakeFleet()
+    seen: list[tuple[str | None, float]] = []
+    drive(
+        make_clips(8),
+        fleet,
+        wish=asked_at(fleet, pause=(20, 500)),
+        observe=lambda snapshot: seen.append((snapshot.paused, snapshot.working_s)),
+    )
+    assert max(working_s for _, working_s in seen) < 150
+    assert fleet.now_s > 500
+
+
 def test_nothing_that_is_lost_while_paused_is_started_again() -> None:
     fleet = FakeFleet(groups_wanted=2, faults=[Fault(stage="render", nth=1, what="lose")])
     drive(make_clips(6), fleet, wish=asked_at(fleet, pause=(6, 100)))
