@@ -25,7 +25,8 @@ def main() -> int:
         print(f"storm {given.seed}: {error}\n(what the run said is in {given.log})", file=sys.stderr)
         return 1
     show(outcome, seed=given.seed, page=given.page)
-    print(*late(outcome), sep="\n", file=sys.stderr)
+    for line in late(outcome):
+        print(line, file=sys.stderr)
     return 1 if late(outcome) else 0
 
 
