@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # An environment that forbids .pyc files makes every process compile all of torch and Ray again: twice the start-up.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup render test lint fmt check bench judge race chaos soak safeguards fuzz pins clean
+.PHONY: help setup render test lint fmt check bench judge race hosts chaos soak safeguards fuzz pins clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ bench: .venv/.ready ## measure ratios side by side, into bench.json (ARGS=model 
 
 judge: .venv/.ready ## render the foal's held-out prompts and measure the clips (ARGS="--clips 24")
 	.venv/bin/python -m tests.judge $(ARGS)
+
+hosts: .venv/.ready ## render on three hosts with addresses of their own, and cut one off (root; network namespaces)
+	HOSTS=1 .venv/bin/python -m pytest -q tests/e2e/test_hosts.py $(ARGS)
 
 race: .venv/.ready ## start eight runs at once on one output, 20 times, on disk and on Swift
 	RACE_ROUNDS=20 .venv/bin/python -m pytest -q tests/publication/test_race.py $(ARGS)

@@ -20,6 +20,7 @@ from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.errors import ConfigError, RenderError
 from pipeline.fleet import Event, Joined, Lost, Order
 from pipeline.settings import ClusterSettings, ParallelSettings
+from pipeline.signals import heard_at_last
 from pipeline.types import GroupStatus, Stage
 from pipeline.worker import Workplace
 
@@ -49,11 +50,12 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
         return
     began = time.monotonic()
     try:
-        if settings.address is None:
-            _start_local(settings, parallel)
-        else:
-            _knock(settings.address)
-            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
+        with heard_at_last():
+            if settings.address is None:
+                _start_local(settings, parallel)
+            else:
+                _knock(settings.address)
+                ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit as error:  # while it starts, Ray answers SIGTERM by leaving with 15 and without a word
         raise KeyboardInterrupt from error
     except Exception as error:  # a node that is slow to start is a bare Exception of Ray's

@@ -86,7 +86,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for_records(folder: Path, count: int, *, timeout_s: float = 120) -> None:
+def wait_for_records(folder: Path, count: int, *, timeout_s: float = 300) -> None:
     end = time.monotonic() + timeout_s
     where = folder / "out" / "records"
     while not where.is_dir() or len(list(where.glob("*.json"))) < count:

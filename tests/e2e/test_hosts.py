@@ -23,11 +23,11 @@ from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.s3, pytest.mark.cluster, pytest.mark.slow]
 LONGEST_S = 300
-NOTICED_SOON = {  # a host that does not answer: after some ten seconds instead of a minute
+NOTICED_SOON = {  # a host that does not answer: after some ten to thirty seconds instead of a minute
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "10",
+    "RAY_health_check_failure_threshold": "20",
 }
 ROWS = [
     {"clip_id": f"clip-{n:02}", "prompt": "A red circle stays still on a white background.", "duration": 3, "seed": n}
