@@ -114,7 +114,7 @@ def _watch(render: rendering.Render, nodes: Nodes, num_clips: int) -> tuple[list
         if time.monotonic() > end_s:
             raise Broken(f"not over after {LIMIT_S:g} s:\n{render.said()[-1000:]}")
         clips = render.num_done()
-        if clips > WARM * num_clips:
+        if WARM * num_clips < clips < num_clips:  # nor while it ends
             for name, process in _processes(render, nodes):
                 try:
                     with process.oneshot():
@@ -130,7 +130,9 @@ def _watch(render: rendering.Render, nodes: Nodes, num_clips: int) -> tuple[list
 def _processes(render: rendering.Render, nodes: Nodes) -> Iterator[tuple[str, psutil.Process]]:
     yield "driver", psutil.Process(render.process.pid)
     for node in nodes.alive:
-        yield from (("raylet", each) for each in children(node.starter) if title(each).endswith("raylet"))
+        yield from (
+            ("raylet", each) for each in children(node.starter) if "/raylet/raylet" in title(each).split(" ")[0]
+        )
         for kind, name in (("RankWorker", "rank"), ("Finisher", "finisher"), ("PromptEncoder", "encoder")):
             yield from ((name, each) for each in node.actors(kind))
 
@@ -161,7 +163,8 @@ def _lines(series: Iterable[Series], objects: list[int]) -> Iterator[str]:
             )
         )
     yield ""
-    yield f"Objects in Ray's store: {objects[0]} at first, {objects[-1]} at last, {max(objects)} at most."
+    yield f"Objects in Ray's stores: {objects[0]} at first, {objects[-1]} at last, {max(objects)} at most (small ones, as"
+    yield "this model's latents, travel inside of calls)."
     yield f"From {WARM:.0%} of the clips on; the slope is a least-squares line through a sample every {EVERY_S:g} s."
 
 
