@@ -163,8 +163,8 @@ def _lines(series: Iterable[Series], objects: list[int]) -> Iterator[str]:
             )
         )
     yield ""
-    yield f"Objects in Ray's stores: {objects[0]} at first, {objects[-1]} at last, {max(objects)} at most (small ones, as"
-    yield "this model's latents, travel inside of calls)."
+    yield f"Objects in Ray's stores: {objects[0]} at first, {objects[-1]} at last, {max(objects)} at most (small"
+    yield "ones, as this model's latents, travel inside of calls)."
     yield f"From {WARM:.0%} of the clips on; the slope is a least-squares line through a sample every {EVERY_S:g} s."
 
 
