@@ -12,7 +12,7 @@ from tests.e2e.test_two_runs import wait_for
 
 pytestmark = pytest.mark.e2e
 
-NUM_CLIPS = 10
+NUM_CLIPS = 24  # more than are done until a cancel is heard
 QUICK = ("parallel=tp1", "job.control_s=0.2")
 
 
