@@ -110,7 +110,7 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """The crew, and the order it had, are gone; all that was left of it is already removed.
+    """The crew, and the order it had, are gone. What is left of it waits for its next start, or removes itself soon.
 
     `fatal` names the error class when starting it again cannot help (wrong weights, storage that says no).
     """
