@@ -66,7 +66,9 @@ class Bookkeeper:
     def advance(self, event: Done, order: Order | None) -> None:
         """An order is carried out. What is finished is recorded later: a group does not wait for storage."""
         if isinstance(order, EncodeOrder):
-            self.conditions.made(order.condition, event.result, seconds=event.seconds)
+            assert isinstance(event.result, tuple)
+            for condition, handle in zip(order.conditions, event.result, strict=True):
+                self.conditions.made(condition, handle, seconds=event.seconds / len(order.conditions))
         elif isinstance(order, RenderOrder):
             track = self.board.tracks[order.clip.clip_id]
             track.latents = event.result
@@ -81,9 +83,12 @@ class Bookkeeper:
 
     def failed(self, order: Order | None, failure: ClipFailure) -> None:
         if isinstance(order, EncodeOrder):
-            self.conditions.not_made(order.condition)
+            for condition in order.conditions:
+                self.conditions.not_made(condition)
+            if len(order.conditions) > 1 and failure.kind not in FATAL:
+                return  # it may be the fault of any of them: each is made alone now
             pending = [track.clip for track in self.board.in_place(Place.PENDING)]
-            for clip in users_of(order.condition, pending):
+            for clip in users_of(order.conditions, pending):
                 self._judge(self.board.tracks[clip.clip_id], failure)
                 if self._stops:
                     break  # a prompt of all clips may fail: those beyond the run's limit are left as they are

@@ -119,6 +119,7 @@ class Driver:
                 self.books.record_finished()
                 self._obey_signal()
                 self._obey_wish()
+                self._mind_encoders()
                 self.roster.avoid_blocked()
                 self._tell()
         finally:
@@ -198,6 +199,15 @@ class Driver:
             grace_s = 0 if stage == "finish" else self.cluster.stop_grace_s
             reason = f"no {STAGES[stage]} is left that works; the last, {event.crew_id}: {event.reason}"
             self._stop(reason, ENVIRONMENT, grace_s)
+
+    def _mind_encoders(self) -> None:
+        """Their memory is given back once all is made; they come back when something of it was lost."""
+        if self.stop_at is not None or self.paused is not None:
+            return
+        if self.conditions.are_complete():
+            self.roster.send_home("encode")
+        elif self.roster.are_home("encode") and self.offers.wants_encoder(self.roster.counts()):
+            self.roster.call_back("encode")
 
     def _tell(self) -> None:
         try:
@@ -300,7 +310,7 @@ def _is_late(event: Done, order: Order | None) -> bool:
 
 
 def _suspect(order: Order | None) -> object:
-    """What a crew's loss may be the fault of: its clip, or the condition it made."""
+    """What a crew's loss may be the fault of: its clip, or the first condition it made."""
     if isinstance(order, EncodeOrder):
-        return order.condition
+        return order.conditions[0]
     return order.clip.clip_id if order is not None else None

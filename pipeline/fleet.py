@@ -64,7 +64,9 @@ def _picture(image: ImageRef, latent: tuple[int, int, int, int]) -> Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOrder:
-    condition: Condition
+    """Conditions that are made one after the other, none of them seeing the others. All are made, or none."""
+
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,10 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """The crew's order is carried out: a handle (encode, render) or `Finished`; it takes the next one."""
+    """The crew's order is carried out; it takes the next one.
+
+    The result is a tuple of handles (encode: one a condition), a handle (render) or `Finished`.
+    """
 
     crew_id: str
     result: Handle | Finished

@@ -6,11 +6,11 @@ from pipeline.board import Board, Place, Track
 from pipeline.conditions import Conditions
 from pipeline.fleet import EncodeOrder, FinishOrder, Order, RenderOrder
 from pipeline.settings import ClusterSettings
-from pipeline.types import Stage
+from pipeline.types import Clip, Stage
 
 
 class Offers:
-    """Conditions are made a bounded number of clips ahead; groups pause while too many latents wait for a finisher."""
+    """Conditions are made ahead as far as they may be kept; groups pause while too many latents wait for a finisher."""
 
     def __init__(
         self, board: Board, conditions: Conditions, *, cluster: ClusterSettings, new_attempt: Callable[[], str]
@@ -25,13 +25,20 @@ class Offers:
             return None
         return self._next_encode(crews) if stage == "encode" else self._next_render(crews)
 
+    def wants_encoder(self, crews: Mapping[Stage, int]) -> bool:
+        """Whether a clip that comes soon waits for conditions that nobody makes."""
+        return self._conditions.are_missing(self._ahead(crews))
+
+    def _ahead(self, crews: Mapping[Stage, int]) -> list[Clip]:
+        return [track.clip for track in self._board.pending(self._window(crews))]
+
     def _window(self, crews: Mapping[Stage, int]) -> int:
-        """How many clips of the queue's head have their conditions made."""
+        """How many clips of the queue's head have their conditions made at least."""
         return max(crews["render"], 1) * (1 + self._cluster.clips_encoded_ahead)
 
     def _next_encode(self, crews: Mapping[Stage, int]) -> Order | None:
-        condition = self._conditions.begin_next([track.clip for track in self._board.pending(self._window(crews))])
-        return EncodeOrder(condition=condition) if condition is not None else None
+        conditions = self._conditions.begin_next(self._ahead(crews), most=self._cluster.prompts_a_batch)
+        return EncodeOrder(conditions=conditions) if conditions else None
 
     def _next_render(self, crews: Mapping[Stage, int]) -> Order | None:
         """The first clip whose conditions are made, not strictly the first: a group does not wait for an encoder."""

@@ -18,10 +18,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Member:
-    """One crew. `resting`: ended for as long as the run is paused. `gone`: not started again in this run."""
+    """One crew. `resting`: ended for as long as the run is paused. `home`: ended, as it has nothing left to do.
+
+    `gone`: not started again in this run.
+    """
 
     stage: Stage
-    state: Literal["starting", "ready", "resting", "gone"] = "starting"
+    state: Literal["starting", "ready", "resting", "home", "gone"] = "starting"
     order: Order | None = None
     nodes: tuple[str, ...] = ()  # ids, since it was ready last
 
@@ -94,6 +97,23 @@ class Roster:
         if blocked != self._avoided:
             self._avoided = blocked
             self._fleet.avoid(blocked)
+
+    # Where there is nothing for a stage to do.
+
+    def send_home(self, stage: Stage) -> None:
+        """Gives the places of its idle crews back."""
+        for crew_id, member in [each for each in self.idle() if each[1].stage == stage]:
+            log.info("%s has nothing left to do and gives its memory back", crew_id)
+            self._fleet.release(crew_id)
+            member.state = "home"
+
+    def are_home(self, stage: Stage) -> bool:
+        return any(each.state == "home" for each in self.members.values() if each.stage == stage)
+
+    def call_back(self, stage: Stage) -> None:
+        for crew_id, member in self.members.items():
+            if member.stage == stage and member.state == "home":
+                self.start_again(crew_id)
 
     # While the run is paused.
 

@@ -48,9 +48,10 @@ class ClusterSettings:
     placement: Packing = "STRICT_PACK"  # tensor parallelism wants one node
     num_encoders: int = 1
     num_finishers: int = 1
-    clips_encoded_ahead: int = 4  # a group; conditions are made for that many clips before they are needed
+    clips_encoded_ahead: int = 4  # a group; where not all can be kept, conditions are made for that many clips ahead
+    prompts_a_batch: int = 8  # embedded by one encoder one after the other, before it answers
     clips_unfinished: int = 2  # a finisher; latents waiting or being finished before groups are given no new clip
-    max_kept_conditions: int = 256  # embeddings kept for later clips with the same prompt
+    max_kept_conditions: int = 256  # embeddings kept; where all that are left are no more, all are made at once
     object_store_bytes: int = 256 << 20  # of our own Ray; latents and embeddings travel through it
     placement_timeout_s: float = 60.0
     load_timeout_s: float = 600.0  # rendezvous, weights, warm-up clip
@@ -70,6 +71,7 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         _at_least("cluster", self, 1, "num_encoders", "num_finishers", "clips_encoded_ahead", "clips_unfinished")
+        _at_least("cluster", self, 1, "prompts_a_batch")
         _at_least("cluster", self, 0, "max_kept_conditions", "stop_grace_s")
         _at_least("cluster", self, SMALLEST_OBJECT_STORE, "object_store_bytes")
         _one_of("cluster", self, "device", ("auto", "cpu", "cuda"))

@@ -65,7 +65,7 @@ class Seat:
 
 
 class PromptEncoder:
-    """Prompts to embeddings, first frames to latents, one at a time: none depends on its neighbours."""
+    """Prompts to embeddings, first frames to latents, one after the other: none depends on its neighbours."""
 
     def __init__(self, place: Workplace) -> None:
         begin(place)
@@ -84,10 +84,11 @@ class PromptEncoder:
             self.text = build_text_encoder(self.place.model, reader)
             self.images = build_image_encoder(self.place.model, reader) if self.place.images else None
 
-    def encode(self, condition: Condition) -> tuple[Verdict, "Tensor | None"]:
+    def encode(self, conditions: tuple[Condition, ...]) -> "tuple[Verdict, *tuple[Tensor | None, ...]]":
+        """The verdict, then what was made of each: all or none."""
         began = time.monotonic()
-        made = _as_data("encode", lambda: self._encode(condition))
-        return (made, None) if isinstance(made, ClipFailure) else (time.monotonic() - began, made)
+        made = _as_data("encode", lambda: [self._encode(condition) for condition in conditions])
+        return (made, *[None] * len(conditions)) if isinstance(made, ClipFailure) else (time.monotonic() - began, *made)
 
     def _encode(self, condition: Condition) -> "Tensor":
         if isinstance(condition, Text):

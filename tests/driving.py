@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.board import Place
 from pipeline.driver import Driver, Outcome, Oversight, StopSignal
+from pipeline.fleet import Condition, EncodeOrder
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import Snapshot
 from pipeline.types import Clip, Wish
@@ -55,6 +56,11 @@ def places(outcome: Outcome) -> dict[str, Place]:
 
 def orders(fleet: FakeFleet, kind: type[Any]) -> list[Any]:
     return [order for _, order in fleet.offers if isinstance(order, kind)]
+
+
+def embedded(fleet: FakeFleet) -> list[Condition]:
+    """Every condition that was given to an encoder, in that order."""
+    return [each for order in orders(fleet, EncodeOrder) for each in order.conditions]
 
 
 def asked_at(fleet: FakeFleet, **wishes: tuple[float, float]) -> Callable[[], Wish]:

@@ -13,6 +13,7 @@ from pipeline.errors import StoreError
 from pipeline.fleet import (
     CONDITIONS_LOST,
     LATENTS_LOST,
+    Condition,
     Done,
     EncodeOrder,
     Event,
@@ -182,11 +183,7 @@ class FakeFleet:
 
     def _answer(self, crew_id: str, crew: FakeCrew, order: Order, fault: What | None) -> Event:
         stage = crew.stage
-        names = (
-            {order.condition.identity if isinstance(order.condition, Picture) else order.condition.prompt}
-            if (isinstance(order, EncodeOrder))
-            else {order.clip.clip_id}
-        )
+        names = set(map(_named, order.conditions)) if isinstance(order, EncodeOrder) else {order.clip.clip_id}
         if fault == "evict":
             return Lost(crew_id=crew_id, reason="its node is gone", kind="preempted", node=crew.node)
         if fault == "lose" or names & set(self.poison) or crew.node in self.bad_nodes:
@@ -204,12 +201,15 @@ class FakeFleet:
 def _carry_out(order: Order) -> object:
     """What the real actors would make, in a few bytes."""
     if isinstance(order, EncodeOrder):
-        each = order.condition
-        return hashlib.sha256((each.identity if isinstance(each, Picture) else each.prompt).encode()).digest()
+        return tuple(hashlib.sha256(_named(each).encode()).digest() for each in order.conditions)
     if isinstance(order, RenderOrder):
         parts = [role.encode() + _bytes(handle) for role, handle in sorted(order.conditions.items())]
         return hashlib.sha256(b"".join([str(order.clip.seed).encode(), *parts])).digest()
     return finished(order)
+
+
+def _named(condition: Condition) -> str:
+    return condition.identity if isinstance(condition, Picture) else condition.prompt
 
 
 def finished(order: FinishOrder) -> Finished:

@@ -66,7 +66,7 @@ class Crew(ABC):
         self.actors: dict[int, Any] = {}  # by rank
         self.seats: dict[int, Seat] = {}  # of actors that have said where they are
         self.calls: dict[Ref, Call] = {}
-        self.result: Ref = None  # of what the order makes
+        self.result: Ref | tuple[Ref, ...] = None  # of what the order makes
         self.busy = False
         self._waits_for, self._since_s, self._limit_s = "", 0.0, 0.0
 

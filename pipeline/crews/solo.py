@@ -45,10 +45,12 @@ class EncoderCrew(SoloCrew):
 
     def offer(self, order: Order) -> None:
         assert isinstance(order, EncodeOrder)
-        verdict, self.result = self.actors[0].encode.options(num_returns=2).remote(order.condition)
+        count = len(order.conditions)
+        verdict, *made = self.actors[0].encode.options(num_returns=1 + count).remote(order.conditions)
+        self.result = tuple(made)
         self.calls[verdict] = Call(0, self.answered)
         self.busy = True
-        self.wait_for("encoding", self.cluster.encode_timeout_s)
+        self.wait_for("encoding", count * self.cluster.encode_timeout_s)
 
 
 class FinisherCrew(SoloCrew):

@@ -232,13 +232,15 @@ def test_prompts_and_pictures_become_conditions(place: Workplace, weights: Path,
     image = ImageRef(uri=None, data=b"no picture at all", identity="0" * 64, height=300, width=400)
     with fleet_of(place) as fleet:
         started(fleet, "encoder-0")
-        fleet.offer("encoder-0", EncodeOrder(condition=Text(prompt="a red ball")))
+        texts = ["a red ball", "a blue square falls"]
+        fleet.offer("encoder-0", EncodeOrder(conditions=tuple(Text(prompt=text) for text in texts)))
         done = event_of(fleet)
         assert isinstance(done, Done)
-        (expected,) = build_text_encoder(MODEL, LocalWeights(weights)).encode(["a red ball"])
-        assert torch.equal(ray.get(done.result), expected)  # type: ignore[call-overload]
+        assert isinstance(done.result, tuple)
+        for made, text in zip(ray.get(list(done.result)), texts, strict=True):
+            assert torch.equal(made, build_text_encoder(MODEL, LocalWeights(weights)).encode([text])[0])
         picture = Picture(identity=image.identity, latent_height=6, latent_width=10, image=image)
-        fleet.offer("encoder-0", EncodeOrder(condition=picture))
+        fleet.offer("encoder-0", EncodeOrder(conditions=(picture,)))
         refused = event_of(fleet)
         assert isinstance(refused, Refused)
         assert refused.failure.kind == "ClipError"

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from pipeline.board import Place
 from pipeline.driver import StopSignal
-from pipeline.fleet import EncodeOrder, FinishOrder, RenderOrder, Text
+from pipeline.fleet import FinishOrder, RenderOrder, Text
 from pipeline.policy import FREE
 from pipeline.settings import ClusterSettings
 from pipeline.summary import Snapshot
 from pipeline.types import Stage
-from tests.driving import RETRY, asked_at, drive, orders, places
+from tests.driving import RETRY, asked_at, drive, embedded, orders, places
 from tests.fakes import FakeFleet, Fault, MemoryRecorder, What, make_clip, make_clips
 
 ROOT = Path(__file__).parents[2]
@@ -46,15 +46,13 @@ def test_clips_with_the_same_prompt_share_an_embedding() -> None:
     clips = [make_clip(f"clip-{n}", row=n, prompt="one prompt") for n in range(5)]
     fleet = FakeFleet()
     drive(clips, fleet)
-    conditions = [order.condition for order in orders(fleet, EncodeOrder)]
-    assert sorted(each.prompt for each in conditions if isinstance(each, Text)) == ["blurry", "one prompt"]
+    assert sorted(each.prompt for each in embedded(fleet) if isinstance(each, Text)) == ["blurry", "one prompt"]
 
 
 def test_two_encoders_do_not_make_the_same_condition() -> None:
     fleet = FakeFleet(encoders=2)
     drive(make_clips(3), fleet)
-    conditions = [order.condition for order in orders(fleet, EncodeOrder)]
-    assert len(set(conditions)) == len(conditions) == 4
+    assert len(set(embedded(fleet))) == len(embedded(fleet)) == 4
 
 
 def test_a_picture_is_a_condition_of_its_clip() -> None:
@@ -67,8 +65,8 @@ def test_a_picture_is_a_condition_of_its_clip() -> None:
 def test_the_group_renders_the_next_clip_while_the_last_is_finished() -> None:
     fleet = FakeFleet(seconds={"encode": 1, "render": 10, "finish": 9})
     drive(make_clips(4), fleet)
-    # 2 conditions, then 4 clips without a gap, then the last finish; START_S before all of it.
-    assert fleet.now_s == pytest.approx(3 + 2 + 4 * 10 + 9)
+    # The first clip's conditions, then 4 clips without a gap, then the last finish; START_S before all of it.
+    assert fleet.now_s == pytest.approx(3 + 1 + 4 * 10 + 9)
 
 
 def test_groups_pause_while_latents_pile_up() -> None:
@@ -77,17 +75,6 @@ def test_groups_pause_while_latents_pile_up() -> None:
     drive(make_clips(12), fleet, cluster=cluster)
     # Two may wait or be finished, and those that rendered when the limit was reached come on top.
     assert fleet.most_unfinished <= 2 + 2
-
-
-def test_conditions_are_made_a_bounded_number_of_clips_ahead() -> None:
-    fleet = FakeFleet(seconds={"encode": 0.1, "render": 10, "finish": 1})
-    ahead: list[int] = []
-
-    def observe(snapshot: Snapshot) -> None:
-        ahead.append(len(orders(fleet, EncodeOrder)) - len(orders(fleet, RenderOrder)))
-
-    drive(make_clips(30), fleet, observe=observe, cluster=ClusterSettings(clips_encoded_ahead=4))
-    assert 4 <= max(ahead) <= 1 + 5 + 1  # "blurry", the window of 1 + 4 clips, the one that renders
 
 
 def test_a_clip_whose_group_dies_is_rendered_by_the_next_one() -> None:
@@ -203,7 +190,7 @@ def test_latents_that_went_down_are_rendered_again() -> None:
 def test_conditions_that_went_down_are_made_again() -> None:
     recorder, fleet = MemoryRecorder(), FakeFleet(faults=[Fault(stage="render", nth=0, what="inputs")])
     drive(make_clips(1), fleet, recorder)
-    assert len(orders(fleet, EncodeOrder)) == 4  # text and negative, twice
+    assert len(embedded(fleet)) == 4  # text and negative, twice
     assert set(recorder.records) == {"clip-0"}
 
 
@@ -293,7 +280,8 @@ FAULTS = st.sampled_from(sorted(WHATS)).flatmap(
     num_finishers=st.integers(1, 2),
     poison=st.sets(st.integers(0, 7), max_size=3),
     prompts=st.integers(1, 4),
-    max_kept=st.integers(0, 3),
+    max_kept=st.integers(0, 6),
+    a_batch=st.integers(1, 3),
     num_nodes=st.integers(1, 3),
     is_first_bad=st.booleans(),
     joins_at_s=st.lists(st.integers(0, 60), max_size=2).map(sorted),
@@ -307,6 +295,7 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
     poison: set[int],
     prompts: int,
     max_kept: int,
+    a_batch: int,
     num_nodes: int,
     is_first_bad: bool,
     joins_at_s: list[float],
@@ -324,7 +313,8 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
         joins_at_s=joins_at_s,
     )
     wish = asked_at(fleet, pause=(pause_s[0], pause_s[0] + pause_s[1]))
-    outcome = drive(clips, fleet, recorder, cluster=ClusterSettings(max_kept_conditions=max_kept), wish=wish)
+    cluster = ClusterSettings(max_kept_conditions=max_kept, prompts_a_batch=a_batch)
+    outcome = drive(clips, fleet, recorder, cluster=cluster, wish=wish)
     where = places(outcome)
     assert set(recorder.records) == {clip_id for clip_id, place in where.items() if place is Place.SUCCEEDED}
     assert set(recorder.failures) == {clip_id for clip_id, place in where.items() if place is Place.FAILED}
