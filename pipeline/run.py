@@ -213,6 +213,7 @@ def _drive(
             images=any(clip.image is not None for clip in clips),
             image_access=settings.images,
             run_id=run_id,
+            keep_embeddings=settings.cluster.keep_embeddings,
         )
         shapes = {clip.shape for clip in clips}
         parallel = settle(settings.parallel, model=settings.model, shapes=shapes, device=device, nodes=nodes)

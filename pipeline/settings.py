@@ -52,6 +52,7 @@ class ClusterSettings:
     prompts_a_batch: int = 8  # embedded by one encoder one after the other, before it answers
     clips_unfinished: int = 2  # a finisher; latents waiting or being finished before groups are given no new clip
     max_kept_conditions: int = 256  # embeddings kept; where all that are left are no more, all are made at once
+    keep_embeddings: bool = False  # in the output, for the next run
     object_store_bytes: int = 256 << 20  # of our own Ray; latents and embeddings travel through it
     placement_timeout_s: float = 60.0
     load_timeout_s: float = 600.0  # rendezvous, weights, warm-up clip

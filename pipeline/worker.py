@@ -47,6 +47,7 @@ class Workplace:
     device: str  # of the ranks: cpu or cuda
     images: bool = True  # whether any clip has a first frame to encode
     image_access: ImageAccess = OWN_FOLDER  # from where; the manifest's own folders are among the roots
+    keep_embeddings: bool = False  # in the output
     run_id: str = ""  # part of the names of placement groups: leftovers of other runs are told by it
 
 
@@ -70,6 +71,7 @@ class PromptEncoder:
     def __init__(self, place: Workplace) -> None:
         begin(place)
         self.place = place
+        self.embed: Callable[[str], Tensor]
 
     def where(self) -> Seat:
         return seat()
@@ -77,12 +79,22 @@ class PromptEncoder:
     def start(self) -> None:
         from model.codecs import build_image_encoder
         from model.text import build_text_encoder
+        from pipeline.embeddings import KeptTexts, origin_of
         from pipeline.weights.opening import open_weights, weights_errors
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
-            self.text = build_text_encoder(self.place.model, reader)
             self.images = build_image_encoder(self.place.model, reader) if self.place.images else None
+            if not self.place.keep_embeddings:
+                text = build_text_encoder(self.place.model, reader)
+                self.embed = lambda prompt: text.encode([prompt])[0]
+                return
+            self.embed = KeptTexts(
+                open_store(self.place.output, self.place.storage),
+                origin=origin_of(self.place.model, reader, device="cpu"),
+                channels=self.place.model.transformer.text_in_channels,
+                build=lambda: build_text_encoder(self.place.model, reader),
+            ).embed
 
     def encode(self, conditions: tuple[Condition, ...]) -> "tuple[Verdict, *tuple[Tensor | None, ...]]":
         """The verdict, then what was made of each: all or none."""
@@ -92,7 +104,7 @@ class PromptEncoder:
 
     def _encode(self, condition: Condition) -> "Tensor":
         if isinstance(condition, Text):
-            return self.text.encode([condition.prompt])[0]
+            return self.embed(condition.prompt)
         from model.images import prepare_image
         from pipeline.images.reading import load_image
 

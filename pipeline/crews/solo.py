@@ -50,7 +50,8 @@ class EncoderCrew(SoloCrew):
         self.result = tuple(made)
         self.calls[verdict] = Call(0, self.answered)
         self.busy = True
-        self.wait_for("encoding", count * self.cluster.encode_timeout_s)
+        loads = self.cluster.load_timeout_s if self.cluster.keep_embeddings else 0  # it loads when it has to embed
+        self.wait_for("encoding", loads + count * self.cluster.encode_timeout_s)
 
 
 class FinisherCrew(SoloCrew):

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cleaning import clean_output
+from pipeline.embeddings import EMBEDDINGS
 from pipeline.errors import StoreError
 from pipeline.ledger import ClipRecord, Ledger
 from pipeline.run import render_manifest
-from pipeline.settings import ParallelSettings
+from pipeline.settings import ClusterSettings, LeaseSettings, ParallelSettings
 from pipeline.store import open_store
 from pipeline.verify import verify_output
 from tests.cluster.runs import (
@@ -51,18 +53,23 @@ def assert_sound(folder: Path) -> None:
 @pytest.mark.usefixtures("shared_ray")
 def test_a_run_leaves_records_results_and_success_and_a_second_one_does_nothing(weights: Path, tmp_path: Path) -> None:
     write_manifest(tmp_path, ["a", "bb", "ccc"])
-    summary = render_manifest(run_settings(tmp_path, weights))
+    cluster = ClusterSettings(object_store_bytes=150_000_000, keep_embeddings=True)
+    summary = render_manifest(run_settings(tmp_path, weights, cluster=cluster))
     assert (summary.exit_code, summary.num_rendered, summary.num_pending, dict(summary.failed)) == (0, 3, 0, {})
     assert_sound(tmp_path)
     assert {"_SUCCESS.json", "results.parquet", "run.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
     before = records(tmp_path)
+    embeddings = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / EMBEDDINGS).iterdir()}
+    assert len(embeddings) == 3, "two prompts and the negative one"
     again = render_manifest(run_settings(tmp_path, weights))
     assert (again.exit_code, again.num_rendered, again.num_done_before) == (0, 0, 3)
     assert records(tmp_path) == before
 
     (tmp_path / "out" / before["bb"].key).unlink()
-    third = render_manifest(run_settings(tmp_path, weights))
+    third = render_manifest(run_settings(tmp_path, weights, cluster=cluster))
     assert (third.exit_code, third.num_rendered) == (0, 1)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / EMBEDDINGS).iterdir()} == embeddings
+    assert not list(clean_output(open_store(str(tmp_path / "out")), rows=None, lease=LeaseSettings(), dry_run=True))
     after = records(tmp_path)
     assert after["bb"].finished.attempt != before["bb"].finished.attempt
     assert digests(after["bb"]) == digests(before["bb"]), "the same row gives the same bytes"
@@ -107,6 +114,7 @@ def test_a_killed_driver_takes_its_ray_along_and_the_same_command_goes_on(weight
     wait_for_records(tmp_path, 2)
     family = descendants(run.pid)
     assert any("raylet" in name for name in family.values())
+    assert not any("PromptEncoder" in name for name in family.values()), "all is embedded, and it is there still"
     # Ray's two agents try for a minute, hard-coded, to tell a control service that is gone; they hold nothing.
     family = {pid: name for pid, name in family.items() if "Agent" not in name}
     run.kill()
