@@ -65,7 +65,8 @@ def nightly_settings(values: Mapping[str, Any]) -> NightlySettings:
     every_row = {"manifest": values["inbox"], "where": None, "shard": None, "limit": None}
     settings = run_settings({**render, **every_row})
     window = build(_Window, {key: values[key] for key in WINDOW}, at="")
-    target = build(Target, {**{key: values[key] for key in TARGET}, "tp": settings.parallel.tp}, at="")
+    placed = {"tp": settings.parallel.tp, "placing": settings.placing}
+    target = build(Target, {key: values[key] for key in TARGET} | placed, at="")
     check_target(settings.model, target)
     own = {key: values[key] for key in OWN}
     return build(

@@ -16,7 +16,7 @@ from pipeline.manifest.selection import Selection
 from pipeline.planning.answer import PlanSettings, read_plan
 from pipeline.planning.estimate import Target
 
-TARGET = ("card", "gpus", "tp", "utilisation", "price")
+TARGET = ("card", "gpus", "tp", "utilisation", "price", "placing")
 PIPE_COLUMNS = 100  # a pipe has no width
 
 

@@ -72,8 +72,10 @@ def _clips_table(kinds: Sequence[Values]) -> Table:
 
 def _memory_table(memory: Values) -> Table:
     parts = list(memory["tp"][0]["weights"])
-    columns = [*parts, "activations", "runtime", "a card"]
-    table = Table("ranks", *columns, "fits", "fits with all below")
+    placed = ["resident", *(["swapped"] if len(parts) > 1 else []), "offloaded"]
+    own = memory["placing"]["stages"]
+    columns = [*parts, "activations", "runtime", "a card" if own == "resident" else f"a card, {own}"]
+    table = Table("ranks", *columns, "fits", "with all below", *(name for name in placed if name != own))
     for column in table.columns[1 : len(columns) + 1]:
         column.justify = "right"
     for row in memory["tp"]:
@@ -85,6 +87,7 @@ def _memory_table(memory: Values) -> Table:
             _gb(row["total"]),
             _cards(row["fits_gb"]),
             _cards(row["fits_gb_with_all"]),
+            *(_cards(row["fits_gb_placed"][name]) for name in placed if name != own),
         )
     return table
 

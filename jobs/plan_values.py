@@ -3,14 +3,16 @@
 Bytes are bytes, seconds are seconds, FLOPs are FLOPs of all that a key names; "gb" are 10^9 bytes.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from model.memory import CARDS_GB, HEADROOM, RUNTIME_BYTES, UNCERTAINTY, card_memory, fits, surroundings, tp_sizes
+from model.placing import Placing, StagePlace
 from pipeline.planning.answer import PlanSettings, RunPlan
 from pipeline.planning.planned import PlannedClips, PlannedKind
 
 Values = dict[str, Any]
+STAGE_PLACES: tuple[StagePlace, ...] = ("resident", "swapped", "offloaded")  # to disk: as offloaded
 
 
 def plan_values(settings: PlanSettings, found: RunPlan) -> Values:
@@ -28,7 +30,7 @@ def plan_values(settings: PlanSettings, found: RunPlan) -> Values:
         },
         "tokens": planned.total_tokens,
         "flops": _flops(planned),
-        "memory": memory_values(planned) if planned.kinds else None,
+        "memory": memory_values(planned, settings.target.placing) if planned.kinds else None,
         "estimate": asdict(found.estimate),
         "notes": list(found.notes),
     }
@@ -60,13 +62,14 @@ def _flops(planned: PlannedClips) -> Values:
     }
 
 
-def memory_values(planned: PlannedClips) -> Values:
+def memory_values(planned: PlannedClips, placing: Placing) -> Values:
     """Of each card of a group by tensor-parallel size, and of what may run beside it on the same card."""
     model, shapes = planned.model, planned.shapes
     beside = surroundings(model, shapes=shapes, has_images=planned.has_images)
     rows = []
     for tp in tp_sizes(model):
-        memory = card_memory(model, tp=tp, shapes=shapes)
+        memory = card_memory(model, tp=tp, shapes=shapes, placing=placing)
+        others = {stages: replace(placing, stages=stages) for stages in STAGE_PLACES}
         rows.append(
             {
                 **asdict(memory),
@@ -75,9 +78,14 @@ def memory_values(planned: PlannedClips) -> Values:
                 "tight_gb": [gb for gb in CARDS_GB if memory.fit(gb * 10**9) == "tight"],  # of those
                 "total_with_all": memory.total + beside.total,
                 "fits_gb_with_all": _fitting(memory.total + beside.total),
+                "fits_gb_placed": {
+                    stages: _fitting(card_memory(model, tp=tp, shapes=shapes, placing=other).total)
+                    for stages, other in others.items()
+                },
             }
         )
     return {
+        "placing": asdict(placing),
         "headroom": HEADROOM,
         "activations_uncertainty": UNCERTAINTY,
         "runtime_bytes": RUNTIME_BYTES,

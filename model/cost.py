@@ -23,6 +23,7 @@ class Parameters:
     block_linears: int
     others: int
     num_bytes: int
+    largest_bytes: int  # of one tensor
 
     @property
     def count(self) -> int:
@@ -31,15 +32,22 @@ class Parameters:
 
 def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int = 0) -> Parameters:
     """Exact, with the zero rows that uneven cuts are padded with. `dtype` of the block linears."""
-    counts = {True: 0, False: 0}
+    sizes = {True: DTYPE_BYTES[dtype], False: DTYPE_BYTES["float32"]}  # of an element
+    counts, largest_bytes = {True: 0, False: 0}, 0
     for name, shape in tensor_shapes(config):
         local = list(shape)
         cut = cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None
         if cut is not None:
             local[cut.dim] = cut.size
-        counts[_is_block_linear(name)] += math.prod(local)
-    num_bytes = counts[True] * DTYPE_BYTES[dtype] + counts[False] * DTYPE_BYTES["float32"]
-    return Parameters(block_linears=counts[True], others=counts[False], num_bytes=num_bytes)
+        is_linear, count = _is_block_linear(name), math.prod(local)
+        counts[is_linear] += count
+        largest_bytes = max(largest_bytes, count * sizes[is_linear])
+    return Parameters(
+        block_linears=counts[True],
+        others=counts[False],
+        num_bytes=sum(count * sizes[is_linear] for is_linear, count in counts.items()),
+        largest_bytes=largest_bytes,
+    )
 
 
 def tensor_shapes(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

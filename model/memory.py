@@ -10,11 +10,14 @@ with C hidden channels, D channels a head and I inner channels of a rank:
 An MLP takes at most SLICE_TOKENS at once: of a longer sequence only a slice has inner values, and its slices are joined
 (8 C a token).
 
+Of the stages' weights a card holds all that are resident, the largest stage's where they are swapped, and where they
+are offloaded as much as it is allowed to, but the largest tensor at least (`model/placing.py`).
+
 Attention is assumed to run in fused kernels, which keep no scores. `tests/model/test_memory.py` holds this against what
 forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' workspaces may take it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -23,6 +26,7 @@ from model.codec_cost import PartMemory, decoder_memory, image_memory, text_memo
 from model.config import ModelConfig, TransformerConfig
 from model.cost import parameters
 from model.parallel import allowed_tp_sizes, local_inner_size
+from model.placing import GB, RESIDENT, Placing
 from model.shapes import ClipShape
 
 RUNTIME_BYTES = 1_500_000_000  # a process's CUDA context, cuBLAS and NCCL
@@ -40,12 +44,13 @@ class CardMemory:
 
     tp: int
     weights: dict[str, int]  # by stage
+    held: int  # of those, on the card at once
     activations: int
     runtime: int
 
     @property
     def total(self) -> int:
-        return sum(self.weights.values()) + self.activations + self.runtime
+        return self.held + self.activations + self.runtime
 
     def fit(self, card_bytes: int) -> Fit:
         """On a card of so many bytes; tight: not if activations are UNCERTAINTY larger."""
@@ -82,7 +87,9 @@ def activation_bytes(config: TransformerConfig, *, tokens: int, tp: int) -> int:
     return tokens * a_token + max(norms, mlp)
 
 
-def card_memory(model: ModelConfig, *, tp: int, shapes: Collection[ClipShape]) -> CardMemory:
+def card_memory(
+    model: ModelConfig, *, tp: int, shapes: Collection[ClipShape], placing: Placing = RESIDENT
+) -> CardMemory:
     """Of one rank, at the largest of the shapes and the longest text."""
     activations = [
         activation_bytes(config, tokens=_tokens(model, shape, is_last=n > 0), tp=tp)
@@ -91,15 +98,32 @@ def card_memory(model: ModelConfig, *, tp: int, shapes: Collection[ClipShape]) -
         if n == 0 or shape.first_latent is not None
     ]
     latents = [4 * NUM_LATENTS * _count(shape.video_latent) for shape in shapes]
+    shares = {
+        part: max(
+            (parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank) for rank in (0, tp - 1)),
+            key=lambda share: share.num_bytes,
+        )
+        for part, config in model.transformers.items()
+    }
+    weights = {part: share.num_bytes for part, share in shares.items()}
+    largest = max(share.largest_bytes for share in shares.values())
     return CardMemory(
         tp=tp,
-        weights={
-            part: max(parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank).num_bytes for rank in (0, tp - 1))
-            for part, config in model.transformers.items()
-        },
+        weights=weights,
+        held=_held(weights, largest, placing),
         activations=max(activations) + max(latents),
         runtime=RUNTIME_BYTES,
     )
+
+
+def _held(weights: Mapping[str, int], largest: int, placing: Placing) -> int:
+    """`largest`: bytes of the largest tensor."""
+    total = sum(weights.values())
+    if placing.stages == "swapped":
+        return max(weights.values())
+    if placing.stages == "resident":
+        return total
+    return min(max(round(placing.stages_gb * GB), largest), total)
 
 
 def surroundings(model: ModelConfig, *, shapes: Collection[ClipShape], has_images: bool) -> Surroundings:
@@ -122,14 +146,20 @@ def tp_sizes(model: ModelConfig) -> list[int]:
 
 
 def smallest_fitting_tp(
-    model: ModelConfig, *, card_bytes: int, shapes: Collection[ClipShape], beside_bytes: int = 0
+    model: ModelConfig,
+    *,
+    card_bytes: int,
+    shapes: Collection[ClipShape],
+    beside_bytes: int = 0,
+    placing: Placing = RESIDENT,
 ) -> int | None:
     """Ranks of the smallest group whose cards hold it, `beside_bytes` of other processes on each; None: no group does.
 
     `card_bytes` is the card's whole memory as its driver tells it; HEADROOM of it is kept free.
     """
     for tp in tp_sizes(model):
-        if fits(card_memory(model, tp=tp, shapes=shapes).total + beside_bytes, card_bytes=card_bytes):
+        memory = card_memory(model, tp=tp, shapes=shapes, placing=placing)
+        if fits(memory.total + beside_bytes, card_bytes=card_bytes):
             return tp
     return None
 

@@ -4,7 +4,9 @@ Every rank of a group gets the same request and ends with the same latents; nois
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import overload
 
 import torch
@@ -12,7 +14,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.layers import Layer
 from model.parallel import GroupSum, shard
+from model.placing import RESIDENT, Placing, Swapped, offload, stage_limits
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.prediction import velocity_of
@@ -74,26 +78,48 @@ class Renderer:
         *,
         device: str,
         sums: Sequence[GroupSum] = (),
+        swapped: Sequence[Swapped] = (),
     ) -> None:
+        """`swapped`: for each stage, where only the one that works is on the device."""
         self.model = model
+        self.swapped = tuple(swapped)
         self.stages = list(transformers.values())
         self.sums = tuple(sums)
         self.device = device
 
     @classmethod
-    def load(cls, model: ModelConfig, reader: WeightReader, *, tp: int = 1, rank: int = 0, device: str) -> "Renderer":
+    def load(
+        cls,
+        model: ModelConfig,
+        reader: WeightReader,
+        *,
+        tp: int = 1,
+        rank: int = 0,
+        device: str,
+        placing: Placing = RESIDENT,
+        folder: Path | None = None,
+    ) -> "Renderer":
         """This rank's slices, read by explicit ranges. Raises WeightsMismatch, or ValueError for an impossible size.
 
-        Ranks of more than one render after `join`; nobody has to wait for another to load.
+        Ranks of more than one render after `join`; nobody has to wait for another to load. `folder` is for weights that
+        are offloaded to disk.
         """
         transformers, sums = {}, []
+        at_first = device if placing.stages == "resident" else "cpu"
         for part, config in model.transformers.items():
             with torch.device("meta"):
                 transformer = Transformer(config, dtype=DTYPES[model.compute_dtype])
             sums.append(shard(transformer, tp=tp, rank=rank, group=None))
-            load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=device)
+            load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=at_first)
             transformers[part] = transformer.eval().requires_grad_(False)
-        return cls(model, transformers, device=device, sums=sums)
+            if placing.stages in ("offloaded", "disk"):
+                limits = stage_limits(placing, device=device, num_stages=len(model.transformers))
+                below = folder / part if folder is not None else None
+                offload(transformer, limits=limits, device=device, no_split=[Layer.__name__], folder=below)
+        swapped = []
+        if placing.stages == "swapped":
+            swapped = [Swapped(transformer, device=device) for transformer in transformers.values()]
+        return cls(model, transformers, device=device, sums=sums, swapped=swapped)
 
     def join(self, group: dist.ProcessGroup | None) -> None:
         """The ranks to sum with from now on; the weights stay. None lets go of those before, who can be left then."""
@@ -133,11 +159,16 @@ class Renderer:
         self.check(request)
         noise = ClipNoise(request.seed, device=self.device)
         total = self.num_steps(request)
-        video, audio = self._first_stage(request, noise, on_step=_counted(on_step, before=0, total=total))
+        with self._at_work(0):
+            video, audio = self._first_stage(request, noise, on_step=_counted(on_step, before=0, total=total))
         if request.first_latent is not None:
             told = _counted(on_step, before=request.steps, total=total)
-            video = self._super_resolution(request, noise, video=video, audio=audio, on_step=told)
+            with self._at_work(1):
+                video = self._super_resolution(request, noise, video=video, audio=audio, on_step=told)
         return Latents(video=video[0].cpu(), audio=audio[0].cpu())
+
+    def _at_work(self, stage: int) -> AbstractContextManager[None]:
+        return self.swapped[stage].at_work() if self.swapped else nullcontext()
 
     def _first_stage(
         self, request: RenderRequest, noise: ClipNoise, *, on_step: OnStep | None

@@ -6,12 +6,14 @@ n tokens, C text channels. It imports torch alone; the released model's encoder 
 import json
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from model.codecs.interfaces import TextEncoder
 from model.config import ModelConfig
+from model.placing import RESIDENT, Placing
 from model.weights import WeightReader, WeightsMismatch, load_module, read_index
 
 SPARE_TOKENS = 2  # a text has at most as many tokens as UTF-8 bytes, and these: its begin and its end
@@ -57,12 +59,23 @@ class FoalTextEncoder(nn.Module):
         return [self.embed(torch.tensor(self.tokenize(prompt))) for prompt in prompts]
 
 
-def build_text_encoder(model: ModelConfig, reader: WeightReader, *, device: str = "cpu") -> TextEncoder:
-    """The model's encoder with its weights; the foal's are in `text/` below the weights root."""
+def build_text_encoder(
+    model: ModelConfig,
+    reader: WeightReader,
+    *,
+    device: str = "cpu",
+    placing: Placing = RESIDENT,
+    cards: int = 0,
+    folder: Path | None = None,
+) -> TextEncoder:
+    """The model's encoder with its weights; the foal's are in `text/` below the weights root.
+
+    A large one lies as `placing.text` says, on so many `cards` that this process sees; `folder` is for what is on disk.
+    """
     if model.codecs.text == "t5gemma":
         from model.text_t5gemma import load_t5gemma
 
-        return load_t5gemma(model, reader, device=device)
+        return load_t5gemma(model, reader, device=device, placing=placing, cards=cards, folder=folder)
     metadata = read_index(reader, "text").metadata
     if "vocabulary" not in metadata:
         raise WeightsMismatch("text/model.safetensors has no vocabulary in its metadata")

@@ -14,6 +14,7 @@ from torch import Tensor
 from model.codecs.libraries import build_empty, build_from, fill, find_tensors
 from model.codecs.parts import TEXT, read_json
 from model.config import ModelConfig
+from model.placing import RESIDENT, Placing, offload, text_limits
 from model.weights import TensorEntry, WeightReader, WeightsMismatch
 
 TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
@@ -62,10 +63,23 @@ def build_tokenizer(reader: WeightReader) -> Callable[[str], list[int]]:
     return tokenize
 
 
-def load_t5gemma(model: ModelConfig, reader: WeightReader, *, device: str) -> T5GemmaTextEncoder:
+def load_t5gemma(
+    model: ModelConfig,
+    reader: WeightReader,
+    *,
+    device: str,
+    placing: Placing = RESIDENT,
+    cards: int = 0,
+    folder: Path | None = None,
+) -> T5GemmaTextEncoder:
     """The encoding half alone is read. Raises WeightsMismatch."""
     encoder, entries = _find_t5gemma(model, reader)
-    fill(encoder, reader, entries, dtype=getattr(torch, model.compute_dtype), device=device)
+    fill(encoder, reader, entries, dtype=getattr(torch, model.compute_dtype), device="cpu")
+    if placing.text == "cpu":
+        encoder.to(device)
+    else:
+        no_split = list(encoder._no_split_modules)
+        offload(encoder, limits=text_limits(placing, cards=cards), device=device, no_split=no_split, folder=folder)
     return T5GemmaTextEncoder(encoder, build_tokenizer(reader), most_tokens=model.text_max_tokens, device=device)
 
 

@@ -107,7 +107,12 @@ def choose_device(settings: ClusterSettings, nodes: Sequence[Mapping[str, float]
 
 
 def count_groups(
-    parallel: ParallelSettings, cluster: ClusterSettings, *, device: str, nodes: Sequence[Mapping[str, float]]
+    parallel: ParallelSettings,
+    cluster: ClusterSettings,
+    *,
+    device: str,
+    nodes: Sequence[Mapping[str, float]],
+    encoder_cards: int = 0,
 ) -> int:
     """As many as were asked for, or as the nodes hold. At least one: its placement says what is missing."""
     if parallel.groups is not None:
@@ -115,6 +120,8 @@ def count_groups(
     if device == "cuda":
         room = [math.floor(node.get("GPU", 0)) for node in nodes]
         size = parallel.ranks
+        for _ in range(cluster.num_encoders):
+            room[room.index(max(room))] -= encoder_cards
     else:
         room = [math.floor(node.get("CPU", 0)) for node in nodes]
         size = parallel.ranks * parallel.threads_per_rank
@@ -192,7 +199,8 @@ class RayFleet:
         if self._parallel.groups is not None or not nodes:
             return []
         there = sum(isinstance(crew, RenderGroup) for crew in self._crews.values())
-        fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes)
+        cards = place.placing.encoder_cards
+        fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes, encoder_cards=cards)
         new = [self._group(number) for number in range(there, fits)]
         self._crews |= {crew.crew_id: crew for crew in new}
         return [crew.crew_id for crew in new]

@@ -15,6 +15,7 @@ Handle: TypeAlias = object
 
 CONDITIONS_LOST = "ConditionsLost"  # kind of a failure: the node that held them is gone, whoever asked for them is well
 LATENTS_LOST = "LatentsLost"
+OUT_OF_MEMORY = "OutOfMemory"  # of the card, on every rank alike
 PREEMPTED = "Preempted"  # its node went away: neither the clip's fault nor the crew's
 
 # died: a process ended on a node that lives. hung: it missed a deadline. preempted: its node is gone, drains, or

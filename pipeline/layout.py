@@ -7,6 +7,7 @@ from model.config import ModelConfig
 from model.memory import CARDS_GB, smallest_fitting_tp
 from model.parallel import check_tp_size
 from model.parts import tp_of
+from model.placing import RESIDENT, Placing
 from model.shapes import ClipShape
 from model.weights import WeightReader
 from pipeline.errors import ConfigError
@@ -34,6 +35,7 @@ def settle(
     shapes: Collection[ClipShape],
     device: str,
     nodes: Sequence[Mapping[str, float]],
+    placing: Placing = RESIDENT,
 ) -> ParallelSettings:
     """On the cluster at hand, for the clips to be rendered. ConfigError where no size fits or the card is not known."""
     if parallel.tp is not None:
@@ -44,11 +46,11 @@ def settle(
     if not with_cards:
         raise ConfigError("parallel.tp: no node with a card is there yet; say parallel=tp1, tp2, tp4 or tp8")
     card_gb = min(map(_card_gb, with_cards))
-    tp = smallest_fitting_tp(model, card_bytes=card_gb * 10**9, shapes=shapes)
+    tp = smallest_fitting_tp(model, card_bytes=card_gb * 10**9, shapes=shapes, placing=placing)
     if tp is None:
         raise ConfigError(
-            f"parallel.tp: no size fits {model.name} on cards of {card_gb} GB; `happyhorse plan` shows what it needs "
-            f"on cards of {', '.join(map(str, CARDS_GB))} GB"
+            f"parallel.tp: no size fits {model.name} on cards of {card_gb} GB with placing.stages={placing.stages}; "
+            f"`happyhorse plan` shows what it needs on cards of {', '.join(map(str, CARDS_GB))} GB, and which placing"
         )
     return replace(parallel, tp=tp)
 

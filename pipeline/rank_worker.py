@@ -7,13 +7,18 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from model.shapes import ClipShape
 from pipeline.card import check_card
+from pipeline.errors import ConfigError
+from pipeline.fleet import OUT_OF_MEMORY
+from pipeline.scratch import scratch_folder
 from pipeline.settings import ClusterSettings
-from pipeline.types import Clip
+from pipeline.types import Clip, ClipFailure
 from pipeline.worker import Seat, Verdict, Workplace, address, begin, failure, seat
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.renderer import Latents, Renderer
+    from model.weights import WeightReader
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +64,6 @@ class RankWorker:
 
     def load(self) -> None:
         """This rank's slices; nothing where they are loaded already. Waits for nobody."""
-        from model.renderer import Renderer
         from pipeline.weights.opening import open_weights, weights_errors
 
         if self.renderer is not None:
@@ -69,8 +74,47 @@ class RankWorker:
             self._check_card()
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
-            self.renderer = Renderer.load(self.place.model, reader, tp=self.world_size, rank=self.rank, device=device)
+            self.renderer = self._load(reader, device)
         log.info("rank %d of %d has loaded its weights in %.1f s", self.rank, self.world_size, time.monotonic() - began)
+
+    def _load(self, reader: "WeightReader", device: str) -> "Renderer":
+        """ConfigError where this card does not hold them: another start would end the same way."""
+        import torch
+
+        from model.renderer import Renderer
+        from pipeline.requests import smallest_shape
+
+        placing, folder = self.place.placing, None
+        if placing.stages == "disk":
+            self.folder = scratch_folder()
+            folder = Path(self.folder.name)
+        try:
+            return Renderer.load(
+                self.place.model,
+                reader,
+                tp=self.world_size,
+                rank=self.rank,
+                device=device,
+                placing=placing,
+                folder=folder,
+            )
+        except torch.OutOfMemoryError as error:
+            message = self._shortage(error, smallest_shape(self.place.model))
+        raise ConfigError(f"placing.stages={placing.stages}, with the smallest clip: {message}")
+
+    def _shortage(self, error: Exception, shape: ClipShape) -> str:
+        import torch
+
+        from pipeline.shortage import shortage
+
+        return shortage(
+            error,
+            model=self.place.model,
+            shape=shape,
+            tp=self.world_size,
+            placing=self.place.placing,
+            look=torch.cuda.mem_get_info if self.place.device == "cuda" else None,
+        )
 
     def _check_card(self) -> None:
         import torch
@@ -128,7 +172,12 @@ class RankWorker:
         return Broken(message=reason)
 
     def render(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict | Broken, "Latents | None"]:
-        """Rank 0's latents; the other ranks' are the same and stay where they are. Conditions by role."""
+        """Rank 0's latents; the other ranks' are the same and stay where they are. Conditions by role.
+
+        What the card does not hold is the clip's failure where every rank says so: they stand at the same place.
+        """
+        import torch
+
         from model.parallel import GroupBroken
         from pipeline.requests import request_of
 
@@ -140,14 +189,22 @@ class RankWorker:
         except ValueError as error:  # before any collective, on every rank alike
             return failure("render", error, kind="ClipError"), None
         self.at = (clip.clip_id, 0, self.renderer.num_steps(request))
+        refused: ClipFailure | None = None
         try:
             latents = self.renderer.render(request, on_step=lambda done, total: self._note(clip.clip_id, done, total))
         except GroupBroken as error:
             reason = str(error)
+        except torch.OutOfMemoryError as error:
+            refused = failure("render", MemoryError(self._shortage(error, clip.shape)), kind=OUT_OF_MEMORY)
         else:
             self.at = (None, 0, 0)
             return time.monotonic() - began, latents if self.rank == 0 else None
-        return self.leave(reason), None
+        if refused is None:
+            return self.leave(reason), None
+        self.at = (None, 0, 0)
+        if self.place.device == "cuda":
+            torch.cuda.empty_cache()  # the error is gone, and its frames with what they held
+        return refused, None
 
     def _note(self, clip_id: str, done: int, total: int) -> None:
         self.at = (clip_id, done, total)

@@ -214,10 +214,19 @@ def _drive(
             image_access=settings.images,
             run_id=run_id,
             keep_embeddings=settings.cluster.keep_embeddings,
+            placing=settings.placing,
         )
         shapes = {clip.shape for clip in clips}
-        parallel = settle(settings.parallel, model=settings.model, shapes=shapes, device=device, nodes=nodes)
-        groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes)
+        parallel = settle(
+            settings.parallel,
+            model=settings.model,
+            shapes=shapes,
+            device=device,
+            nodes=nodes,
+            placing=settings.placing,
+        )
+        cards = settings.placing.encoder_cards
+        groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes, encoder_cards=cards)
         own = settings.cluster.address is None
         recorder.placed(device=device, nodes=nodes, groups=groups, tp=parallel.ranks, own=own)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model.config import ModelConfig
+from model.placing import RESIDENT, Placing
 from pipeline.errors import ConfigError
 from pipeline.images.access import OWN_FOLDER, ImageAccess
 from pipeline.manifest.selection import EVERYTHING, Selection
@@ -160,6 +161,7 @@ class RunSettings:
     cluster: ClusterSettings
     retry: RetrySettings
     lease: LeaseSettings
+    placing: Placing = RESIDENT
     people: PeopleSettings = field(default_factory=PeopleSettings)
     truncate_text: bool = False
     images: ImageAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders

@@ -10,12 +10,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import ray
 
 from model.config import ModelConfig
+from model.placing import RESIDENT, Placing
 from pipeline.errors import ClipError, StoreError
 from pipeline.fleet import Condition, Text
 from pipeline.images.access import OWN_FOLDER, ImageAccess
@@ -48,6 +50,7 @@ class Workplace:
     images: bool = True  # whether any clip has a first frame to encode
     image_access: ImageAccess = OWN_FOLDER  # from where; the manifest's own folders are among the roots
     keep_embeddings: bool = False  # in the output
+    placing: Placing = RESIDENT
     run_id: str = ""  # part of the names of placement groups: leftovers of other runs are told by it
 
 
@@ -84,16 +87,26 @@ class PromptEncoder:
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
-            self.images = build_image_encoder(self.place.model, reader) if self.place.images else None
+            model, placing = self.place.model, self.place.placing
+            cards = placing.encoder_cards if self.place.device == "cuda" else 0
+            device = "cuda:0" if cards else "cpu"
+            self.images = build_image_encoder(model, reader, device=device) if self.place.images else None
+            if placing.text != "disk" and not cards:
+                placing = RESIDENT  # there is no card to bring layers to
+            self.folder = scratch_folder() if placing.text == "disk" else None
+            folder = Path(self.folder.name) if self.folder is not None else None
+            build = partial(
+                build_text_encoder, model, reader, device=device, placing=placing, cards=cards, folder=folder
+            )
             if not self.place.keep_embeddings:
-                text = build_text_encoder(self.place.model, reader)
+                text = build()
                 self.embed = lambda prompt: text.encode([prompt])[0]
                 return
             self.embed = KeptTexts(
                 open_store(self.place.output, self.place.storage),
-                origin=origin_of(self.place.model, reader, device="cpu"),
-                channels=self.place.model.transformer.text_in_channels,
-                build=lambda: build_text_encoder(self.place.model, reader),
+                origin=origin_of(model, reader, device=device),
+                channels=model.transformer.text_in_channels,
+                build=build,
             ).embed
 
     def encode(self, conditions: tuple[Condition, ...]) -> "tuple[Verdict, *tuple[Tensor | None, ...]]":

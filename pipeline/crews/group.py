@@ -10,7 +10,7 @@ from pipeline.crews.deadlines import StepTimes, overdue
 from pipeline.crews.losses import reason_of
 from pipeline.crews.pulse import SILENT_S, Pulse
 from pipeline.crews.ranks import Ranks
-from pipeline.fleet import CONDITIONS_LOST, Event, Order, RenderOrder
+from pipeline.fleet import CONDITIONS_LOST, OUT_OF_MEMORY, Event, Order, RenderOrder
 from pipeline.rank_worker import Broken
 from pipeline.settings import ParallelSettings
 from pipeline.types import Clip, ClipFailure, GroupStatus
@@ -45,6 +45,8 @@ class RenderGroup(Ranks):
         self._verdicts[rank] = verdict
         if isinstance(verdict, Broken):
             self._apart_s = self.clock.now  # who died will be said at once
+        if _lacks_memory(verdict) and self._apart_s is None:
+            self._apart_s = self.clock.now  # the others stand at the same place, or wait for this one for ever
         verdicts = [each for each in self._verdicts.values() if not isinstance(each, Broken)]
         if len(verdicts) < len(self.actors):
             return None
@@ -107,6 +109,8 @@ class RenderGroup(Ranks):
 
     def _fell_apart(self) -> Event:
         lost = [each.message for each in self._verdicts.values() if isinstance(each, ClipFailure)]
+        if any(map(_lacks_memory, self._verdicts.values())):
+            return self.lose(f"not all of its ranks ran out of memory, but one did: {lost[0]}")
         if lost:
             return self.lose(f"one rank alone did not get what the clip is made of: {lost[0]}", kind="preempted")
         broken = [each.message for each in self._verdicts.values() if isinstance(each, Broken)]
@@ -145,3 +149,7 @@ class RenderGroup(Ranks):
         self._verdicts.clear()
         self._known.clear()
         self.clip, self._apart_s = None, None
+
+
+def _lacks_memory(verdict: object) -> bool:
+    return isinstance(verdict, ClipFailure) and verdict.kind == OUT_OF_MEMORY

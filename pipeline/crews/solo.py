@@ -1,11 +1,10 @@
 """Crews of one actor each: prompt encoders and finishers."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import ray
 
-from pipeline.crews.crew import LOADING, Call, Crew, light
+from pipeline.crews.crew import LOADING, Call, Crew, Site, light
 from pipeline.crews.nodes import node_of, selector
 from pipeline.crews.placements import no_room
 from pipeline.fleet import Done, EncodeOrder, Event, FinishOrder, Order
@@ -14,15 +13,23 @@ from pipeline.worker import Finisher, PromptEncoder, Seat
 
 
 class SoloCrew(Crew):
-    """One actor on one CPU that Ray never restarts by itself."""
+    """One actor on one CPU, and cards if it needs some, that Ray never restarts by itself."""
 
     kind: type[Any]
-    bundle: Mapping[str, float] = {"CPU": 1.0}
+
+    def __init__(self, crew_id: str, *, site: Site) -> None:
+        super().__init__(crew_id, site=site)
+        cards = self.cards()
+        self.bundle = {"CPU": 1.0} | ({"GPU": float(cards)} if cards else {})
+
+    def cards(self) -> int:
+        return 0
 
     def start(self) -> None:
         self.kill()  # where it is replaced in the same turn in which its node went
         off = self.site.watch.off(self.bundle)
         options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, "label_selector": selector(off)}
+        options["num_gpus"] = self.bundle.get("GPU", 0)
         self.actors = {0: ray.remote(self.kind).options(**options).remote(self.place)}
         self.ask({0: self.actors[0].where.remote()}, self._seated)
         self.wait_for("placing its process", self.cluster.placement_timeout_s)
@@ -42,6 +49,9 @@ class SoloCrew(Crew):
 class EncoderCrew(SoloCrew):
     stage: Stage = "encode"
     kind = PromptEncoder
+
+    def cards(self) -> int:
+        return self.place.placing.encoder_cards if self.place.device == "cuda" else 0
 
     def offer(self, order: Order) -> None:
         assert isinstance(order, EncodeOrder)

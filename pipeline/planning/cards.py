@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from model.config import ModelConfig
 from model.memory import HEADROOM, UNCERTAINTY, CardMemory, Fit, card_memory, tp_sizes
+from model.placing import RESIDENT, Placing
 from model.shapes import ClipShape
 
 GB = 10**9
@@ -43,12 +44,19 @@ class Fitting:
     note: str  # empty where it fits
 
 
-def fitting(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, tp: int | None) -> Fitting:
+def fitting(
+    model: ModelConfig,
+    shapes: Collection[ClipShape],
+    *,
+    card: str,
+    tp: int | None,
+    placing: Placing = RESIDENT,
+) -> Fitting:
     """`tp` None: the smallest size that fits, `no` if none does."""
-    sizes = {size: card_memory(model, tp=size, shapes=shapes) for size in tp_sizes(model)}
+    sizes = {size: card_memory(model, tp=size, shapes=shapes, placing=placing) for size in tp_sizes(model)}
     holding = [size for size, memory in sizes.items() if memory.fit(CARDS[card].num_bytes) != "no"]
     size = tp if tp is not None else next(iter(holding), max(sizes))
-    memory = sizes.get(size) or card_memory(model, tp=size, shapes=shapes)
+    memory = sizes.get(size) or card_memory(model, tp=size, shapes=shapes, placing=placing)
     fit = memory.fit(CARDS[card].num_bytes)
     notes = {"fits": "", "tight": _tight(memory, card), "no": _too_large(model, memory, card, holding)}
     return Fitting(fit=fit, note=notes[fit])

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from model.config import ModelConfig
 from model.memory import Fit, card_memory, smallest_fitting_tp
 from model.parallel import check_tp_size
+from model.placing import RESIDENT, Placing
 from pipeline.errors import ConfigError
 from pipeline.planning.cards import CARDS, Fitting, fitting
 from pipeline.planning.history import RunHistory
@@ -36,6 +37,7 @@ class Target:
     tp: int | None = None
     utilisation: float = 0.4  # of the card's peak, until a run was measured
     price: float | None = None  # of a GPU-hour
+    placing: Placing = RESIDENT
 
     def __post_init__(self) -> None:
         if self.card is not None:
@@ -149,7 +151,7 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
     card = target.card or _card_of(newest)
     fitted = None
     if card is not None and not measured.is_complete:
-        fitted = fitting(planned.model, planned.shapes, card=card, tp=newest.tp)
+        fitted = fitting(planned.model, planned.shapes, card=card, tp=newest.tp, placing=target.placing)
     if fitted is not None and fitted.fit == "no":
         return _not_fitting(planned, measured, target, hardware=hardware, tp=newest.tp, fitted=fitted)
     gpus = (target.gpus or newest.groups * newest.tp) if on_gpus else 0
@@ -202,8 +204,10 @@ def _groups(gpus: int, tp: int) -> int:
 
 def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, card: str) -> Estimate:
     known, model = CARDS[card], planned.model
-    fitted = fitting(model, planned.shapes, card=card, tp=target.tp)
-    tp = target.tp or smallest_fitting_tp(model, card_bytes=known.num_bytes, shapes=planned.shapes)
+    fitted = fitting(model, planned.shapes, card=card, tp=target.tp, placing=target.placing)
+    tp = target.tp or smallest_fitting_tp(
+        model, card_bytes=known.num_bytes, shapes=planned.shapes, placing=target.placing
+    )
     if tp is None or fitted.fit == "no":
         return _not_fitting(planned, measured, target, hardware=_named(card), tp=tp, fitted=fitted)
     groups = _groups(target.gpus or tp, tp)

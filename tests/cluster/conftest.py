@@ -17,14 +17,20 @@ from tests.weights import noise_model, write_weights
 
 NUM_CPUS = 6  # two groups of two ranks, an encoder and a finisher
 STORE_BYTES = 150_000_000
+HOOK = Path(__file__).parents[1] / "chaos" / "hook"
 
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[Cluster]:
     for name, value in LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = ":".join([str(HOOK), *([before] if before else [])])  # its workers have faults on demand
     arguments = {"num_cpus": NUM_CPUS, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     yield cluster
     ray.shutdown()

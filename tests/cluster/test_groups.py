@@ -14,6 +14,7 @@ import ray
 import torch
 from ray.util.placement_group import placement_group_table
 
+from model.placing import Placing
 from model.renderer import Latents, Renderer, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
@@ -21,6 +22,7 @@ from pipeline.cluster import RayFleet, choose_device, count_groups
 from pipeline.crews.deadlines import ENOUGH
 from pipeline.errors import ConfigError
 from pipeline.fleet import (
+    OUT_OF_MEMORY,
     Done,
     EncodeOrder,
     FinishOrder,
@@ -38,6 +40,7 @@ from tests.cluster.runs import LONG, descendants, is_alive
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
 ROOT = Path(__file__).parents[2]
+MEMORY_SEED, LONELY_MEMORY_SEED = 667, 668  # what tests/chaos/hook/sitecustomize.py looks for
 
 
 @pytest.fixture
@@ -216,16 +219,31 @@ def test_wrong_weights_are_fatal_and_say_which_tensor(place: Workplace) -> None:
 def test_a_clip_that_no_rank_can_render_costs_no_group(place: Workplace, weights: Path) -> None:
     bad = clip()
     bad = dataclasses.replace(bad, shape=dataclasses.replace(SHAPE, video_latent=(3, 5, 6, 10)))
-    with fleet_of(place) as fleet:
+    with fleet_of(dataclasses.replace(place, placing=Placing(stages="swapped"))) as fleet:
         started(fleet, "group-0")
         pids = rank_pids(fleet)
         fleet.offer("group-0", render_order(weights, bad))
         refused = event_of(fleet)
         assert isinstance(refused, Refused)
         assert (refused.failure.kind, refused.failure.retriable) == ("ClipError", False)
+
+        fleet.offer("group-0", render_order(weights, clip(seed=MEMORY_SEED)))
+        refused = event_of(fleet)
+        assert isinstance(refused, Refused)
+        assert (refused.failure.kind, refused.failure.retriable) == (OUT_OF_MEMORY, False)
+        assert "at 80x46, 36 frames, tp=2: it needs" in refused.failure.message
+        assert "cards that hold it by placing.stages: resident tp1 24 GB" in refused.failure.message
+        assert "CUDA out of memory" in refused.failure.message
         fleet.offer("group-0", render_order(weights, clip()))
         assert isinstance(event_of(fleet), Done)
         assert rank_pids(fleet) == pids
+
+        fleet.offer("group-0", render_order(weights, clip(seed=LONELY_MEMORY_SEED)))
+        began = time.monotonic()
+        lost = event_of(fleet)
+        assert isinstance(lost, Lost)
+        assert (lost.kind, time.monotonic() - began < 15) == ("died", True)
+        assert "not all of its ranks ran out of memory" in lost.reason
 
 
 def test_prompts_and_pictures_become_conditions(place: Workplace, weights: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from model.config import TransformerConfig
 from model.memory import HEADROOM, UNCERTAINTY, activation_bytes, card_memory, smallest_fitting_tp, surroundings
 from model.parallel import shard
+from model.placing import Placing
 from model.shapes import ClipShape, clip_shape
 from model.transformer import Transformer
 from tests.allocations import Allocations
@@ -106,6 +107,34 @@ def test_what_larger_activations_would_not_leave_room_for_is_tight() -> None:
     holds_more = (memory.total + UNCERTAINTY * memory.activations) / (1 - HEADROOM)
     said = [memory.fit(round(num_bytes)) for num_bytes in (holds - 10, holds + 10, holds_more - 10, holds_more + 10)]
     assert said == ["no", "tight", "tight", "fits"]
+
+
+def placed(stages: str, **changes: object) -> Placing:
+    return Placing(stages=stages, **changes)  # type: ignore[arg-type]
+
+
+def test_what_is_not_on_the_card_is_not_counted() -> None:
+    model, at = load_model("magihuman_1080p"), shapes("magihuman_1080p", "1080P")
+    whole, swapped, offloaded = (
+        card_memory(model, tp=1, shapes=at, placing=placed(stages)) for stages in ("resident", "swapped", "offloaded")
+    )
+    assert whole.held == sum(whole.weights.values())
+    assert swapped.held == max(swapped.weights.values())
+    assert offloaded.held == 3 * 2 * 13652 * 5120 * 2  # up_gate of a layer with three experts
+    assert whole.activations == swapped.activations == offloaded.activations
+    kept = card_memory(model, tp=1, shapes=at, placing=placed("offloaded", stages_gb=20))
+    assert kept.held == 20 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("stages", "sizes"), [("resident", [8, 4, 2, 1]), ("swapped", [4, 2, 1, 1]), ("offloaded", [1, 1, 1, 1])]
+)
+def test_cards_of_24_40_48_and_80_gb_hold_1080p(stages: str, sizes: list[int]) -> None:
+    model, at = load_model("magihuman_1080p"), shapes("magihuman_1080p", "1080P")
+    fitting = [
+        smallest_fitting_tp(model, card_bytes=gb * 10**9, shapes=at, placing=placed(stages)) for gb in (24, 40, 48, 80)
+    ]
+    assert fitting == sizes
 
 
 def test_a_stage_at_256p_needs_its_weights_and_little_more() -> None:

@@ -1,5 +1,5 @@
-"""On the path of the storm's processes alone: steps as long as a large model's, a clip that kills whoever renders it,
-and nodes on which nothing works.
+"""On the path of the storm's processes, and of crews on real Ray: steps as long as a large model's, a clip that kills
+whoever renders it, clips that no card holds, and nodes on which nothing works.
 
 Python imports it at start. It waits for the modules below to be imported and changes one function in each.
 """
@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 POISON_SEED = 666
+MEMORY_SEED, LONELY_MEMORY_SEED = 667, 668  # clips for which every rank, and rank 1 alone, runs out of memory
 BROKEN = "HAPPYHORSE_STORM_BROKEN"  # set in the environment of a node on which everything fails
 PACE = "HAPPYHORSE_STORM_PACE"  # a file: seconds that each step sleeps, so that clips outlast what happens to them
 
@@ -26,8 +27,10 @@ def poison(module: ModuleType) -> None:
     """A rank that takes the poisonous clip on is gone; on a broken node none can compute."""
     render: Callable[..., Any] = module.Renderer.render
 
-    def slowly(on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    def slowly(on_step: Callable[[int, int], None], seed: int) -> Callable[[int, int], None]:
         def stepped(done: int, total: int) -> None:
+            if seed in (MEMORY_SEED, LONELY_MEMORY_SEED):
+                run_out_of_memory(module, alone=seed == LONELY_MEMORY_SEED)
             if PACE in os.environ:
                 time.sleep(float(Path(os.environ[PACE]).read_text()))
             on_step(done, total)
@@ -39,9 +42,15 @@ def poison(module: ModuleType) -> None:
             raise RuntimeError("CUDA error: uncorrectable ECC error encountered (made by the storm)")
         if request.seed == POISON_SEED:
             os.kill(os.getpid(), signal.SIGKILL)
-        return render(self, request, on_step=slowly(on_step))
+        return render(self, request, on_step=slowly(on_step, request.seed))
 
     module.Renderer.render = poisoned
+
+
+def run_out_of_memory(module: ModuleType, *, alone: bool) -> None:
+    """After the first step: the others are in the next collective, unless they stop at the same place."""
+    if not alone or module.dist.get_rank() == 1:
+        raise module.torch.OutOfMemoryError("CUDA out of memory (made by a test)")
 
 
 def no_prompts(module: ModuleType) -> None:

@@ -1,0 +1,46 @@
+"""What is said where a card's memory does not do: what the clip, or the model, needs of it by `plan`'s sum, and what is
+there.
+"""
+
+from collections.abc import Callable, Sequence
+
+from model.config import ModelConfig
+from model.memory import CARDS_GB, CardMemory, card_memory, tp_sizes
+from model.placing import GB, Placing
+from model.shapes import ClipShape
+
+Look = Callable[[], tuple[int, int]]  # free and total bytes of the card
+
+
+def shortage(
+    error: Exception, *, model: ModelConfig, shape: ClipShape, tp: int, placing: Placing, look: Look | None
+) -> str:
+    """One line, with the row of `plan`'s table for this clip, and what else would hold it. `look` None: no card."""
+    needed = card_memory(model, tp=tp, shapes=[shape], placing=placing)
+    parts = [f"{part} {_gb(size)}" for part, size in needed.weights.items()]
+    held = f"weights {_gb(needed.held)} ({' + '.join(parts)}, {placing.stages})"
+    row = f"{held}, activations {_gb(needed.activations)}, runtime {_gb(needed.runtime)}"
+    there = "" if look is None else f"; the card has {_gb(look()[1])}, {_gb(look()[0])} of it free now"
+    return (
+        f"out of memory at {shape.width}x{shape.height}, {shape.num_frames} frames, tp={tp}: it needs "
+        f"{_gb(needed.total)} a card by `happyhorse plan`: {row}{there}; {_holding(model, shape)}; "
+        f"{type(error).__name__}: {' '.join(str(error).split())}"
+    )
+
+
+def _holding(model: ModelConfig, shape: ClipShape) -> str:
+    """What holds such a clip: by placing, the smallest card for each size."""
+    kinds: Sequence[Placing] = [Placing(stages="resident"), Placing(stages="swapped"), Placing(stages="offloaded")]
+    rows = []
+    for kind in kinds:
+        sizes = {tp: card_memory(model, tp=tp, shapes=[shape], placing=kind) for tp in tp_sizes(model)}
+        rows.append(f"{kind.stages} {', '.join(f'tp{tp} {_smallest(memory)}' for tp, memory in sizes.items())}")
+    return f"cards that hold it by placing.stages: {'; '.join(rows)}"
+
+
+def _smallest(memory: CardMemory) -> str:
+    return next((f"{gb} GB" for gb in CARDS_GB if memory.fit(gb * GB) != "no"), "none")
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / GB:.1f} GB"
