@@ -42,6 +42,7 @@ def _what_it_takes(values: Values) -> Iterator[RenderableType]:
     )
     yield Text("")
     yield _memory_table(values["memory"])
+    yield _placing_table(values["memory"])
     yield from map(Text, _memory_words(values["memory"]))
     yield Text("")
     yield _estimate_table(values["estimate"])
@@ -72,10 +73,8 @@ def _clips_table(kinds: Sequence[Values]) -> Table:
 
 def _memory_table(memory: Values) -> Table:
     parts = list(memory["tp"][0]["weights"])
-    placed = ["resident", *(["swapped"] if len(parts) > 1 else []), "offloaded"]
-    own = memory["placing"]["stages"]
-    columns = [*parts, "activations", "runtime", "a card" if own == "resident" else f"a card, {own}"]
-    table = Table("ranks", *columns, "fits", "with all below", *(name for name in placed if name != own))
+    columns = [*parts, "activations", "runtime", "a card"]
+    table = Table("ranks", *columns, "fits", "fits with all below")
     for column in table.columns[1 : len(columns) + 1]:
         column.justify = "right"
     for row in memory["tp"]:
@@ -87,8 +86,18 @@ def _memory_table(memory: Values) -> Table:
             _gb(row["total"]),
             _cards(row["fits_gb"]),
             _cards(row["fits_gb_with_all"]),
-            *(_cards(row["fits_gb_placed"][name]) for name in placed if name != own),
         )
+    return table
+
+
+def _placing_table(memory: Values) -> Table:
+    """Which cards hold a rank, by where stages lie; the row of the placing that the page is for is marked."""
+    rows, own = memory["tp"], memory["placing"]["stages"]
+    table = Table("placing.stages", *(f"tp{row['tp']} fits" for row in rows))
+    for stages in rows[0]["fits_gb_placed"]:
+        if stages != "swapped" or len(rows[0]["weights"]) > 1:
+            name = f"{stages} (as above)" if stages == own else stages
+            table.add_row(name, *(_cards(row["fits_gb_placed"][stages]) for row in rows))
     return table
 
 

@@ -203,7 +203,7 @@ def _groups(gpus: int, tp: int) -> int:
 
 
 def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, card: str) -> Estimate:
-    known, model = CARDS[card], planned.model
+    known, model, stages = CARDS[card], planned.model, target.placing.stages
     fitted = fitting(model, planned.shapes, card=card, tp=target.tp, placing=target.placing)
     tp = target.tp or smallest_fitting_tp(
         model, card_bytes=known.num_bytes, shapes=planned.shapes, placing=target.placing
@@ -228,6 +228,7 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
         notes=(
             f"no run of this model on {card} was measured: FLOPs at {target.utilisation:.0%} of the card's peak"
             + (f", {TP_EFFICIENCY[tp]:.0%} of that for {tp} ranks a group" if tp > 1 else ""),
+            *([] if stages == "resident" else [f"what placing.stages={stages} costs in time is not counted"]),
             "text encoder and decoders are counted as if on these cards too; on CPUs they are far slower",
             *([fitted.note] if fitted.note else []),
         ),

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SECONDS, FPS, RATE_HZ = 3, 25, 44_100
 BRIGHTNESS = np.array([0.2126, 0.7152, 0.0722])  # colours have half the resolution in an mp4
 STAGES = {"base": "magihuman_540p", "distilled": "magihuman_1080p"}
+PLACED = {"base": ("placing=swapped",), "distilled": ("placing.stages=disk", "placing.text=disk")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def render(stage: str, caller: Caller, weights: Path, factory: pytest.TempPathFa
     (folder / "a.png").write_bytes(picture(bright=False))
     (folder / "b.png").write_bytes(picture(bright=True))
     manifest = write_manifest(folder / "manifest.parquet", rows)
-    words = (f"manifest={manifest}", f"output={folder / 'out'}", f"weights={weights}", "parallel=tp2")
+    words = (f"manifest={manifest}", f"output={folder / 'out'}", f"weights={weights}", "parallel=tp2", *PLACED[stage])
 
     def run() -> str:
         done = caller.run("render", *words, *released_words(model, first_stage=stage))

@@ -171,6 +171,14 @@ def test_a_size_that_does_not_fit_has_no_times_on_the_page(tmp_path: Path, capsy
     assert (found["estimate"]["basis"], found["estimate"]["fit"], found["estimate"]["cost"]) == ("none", "no", None)
     (tp1,) = (row for row in found["memory"]["tp"] if row["tp"] == 1)
     assert (tp1["fits_gb"], tp1["tight_gb"]) == ([80, 141], [80])
+    assert {stages: sizes[0] for stages, sizes in tp1["fits_gb_placed"].items()} == {
+        "resident": 80,
+        "swapped": 48,
+        "offloaded": 24,
+    }
+    found = json_of(capsys, *words, "placing=offloaded")
+    assert found["estimate"]["fit"] == "fits"
+    assert "what placing.stages=offloaded costs in time is not counted" in found["estimate"]["notes"]
 
 
 def leave(output: Path, words: list[str], key_of: Callable[[str, str], str]) -> None:
