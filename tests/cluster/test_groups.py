@@ -336,6 +336,15 @@ def test_groups_fill_the_cluster(nodes: Any, tp: int, device: str, placement: An
     assert count_groups(ParallelSettings(tp=tp), settings, device=device, nodes=nodes) == count
 
 
+def test_cards_of_encoders_are_no_groups() -> None:
+    settings, nodes = ClusterSettings(num_encoders=2), [{"CPU": 8.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
+    counts = [
+        count_groups(ParallelSettings(tp=2), settings, device="cuda", nodes=nodes, encoder_cards=cards)
+        for cards in (0, 1, 2)
+    ]
+    assert counts == [6, 5, 4]
+
+
 def test_cards_that_will_come_are_as_good_as_cards() -> None:
     """An autoscaler starts the nodes that placement groups ask for; there are none before."""
     nodes = [{"CPU": 0.0}]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from model.config import ModelConfig
-from model.placing import GB, Placing
+from model.placing import GB, Placing, TextPlace, text_limits
 from model.renderer import Latents, Renderer, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
@@ -125,6 +126,21 @@ def test_no_more_stays_than_the_limit_says(released_weights: Path, model: ModelC
         assert num_bytes(stage, kind="meta") > 0
     nothing = Renderer.load(model, reader, device="cpu", placing=PLACINGS["disk"], folder=tmp_path / "all")
     assert sum(num_bytes(stage, kind="cpu") for stage in nothing.stages) == 0
+
+
+def test_an_encoder_is_spread_over_its_cards_and_the_rest_is_in_memory() -> None:
+    placing = Placing(text="cards", text_cards=2, text_gb=8)
+    limits = text_limits(placing, cards=placing.encoder_cards)
+    assert limits is not None
+    assert list(limits) == [0, 1, "cpu"]
+    assert (limits[0], limits[1]) == (8 * GB, 8 * GB)
+    assert text_limits(Placing(text="cards"), cards=1) is None, "accelerate looks for itself"
+    assert {text: Placing(text=text, text_cards=3).encoder_cards for text in get_args(TextPlace)} == {
+        "cpu": 0,
+        "cards": 3,
+        "offloaded": 1,
+        "disk": 0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from jobs.compose import compose_values
 from jobs.settings import run_settings
 from jobs.words import read_words
 from model.config import ModelConfig
+from model.placing import Placing, StagePlace
 from model.shapes import ClipShape, clip_shape
 from model.weights import LocalWeights
 from pipeline.errors import ConfigError
@@ -36,6 +37,13 @@ def node(kind: str, gpus: int = 8) -> dict[str, float]:
 def test_the_smallest_that_the_cards_hold(kind: str, tp: int) -> None:
     model = large()
     chosen = settle(AUTO, model=model, shapes=shapes(model), device="cuda", nodes=[{"CPU": 8.0}, node(kind)])
+    assert chosen.tp == tp
+
+
+@pytest.mark.parametrize(("stages", "tp"), [("resident", 2), ("swapped", 1), ("offloaded", 1)])
+def test_stages_that_are_not_all_on_the_card_fit_smaller_groups(stages: StagePlace, tp: int) -> None:
+    model, placing = large(), Placing(stages=stages)
+    chosen = settle(AUTO, model=model, shapes=shapes(model), device="cuda", nodes=[node("L40S")], placing=placing)
     assert chosen.tp == tp
 
 
