@@ -50,9 +50,10 @@ class Swapped:
     def __init__(self, module: nn.Module, *, device: str) -> None:
         self._device = device
         self._tensors = [*module.parameters(), *module.buffers()]
-        pinned = torch.device(device).type == "cuda"
-        self._home = [each.data.pin_memory() if pinned else each.data for each in self._tensors]
-        self._put_back()
+        if torch.device(device).type == "cuda":
+            for tensor in self._tensors:
+                tensor.data = tensor.data.pin_memory()
+        self._home = [tensor.data for tensor in self._tensors]
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

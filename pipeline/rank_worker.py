@@ -14,7 +14,7 @@ import ray
 
 from model.shapes import ClipShape
 from pipeline.card import check_card
-from pipeline.errors import ConfigError
+from pipeline.errors import GroupLost
 from pipeline.fleet import OUT_OF_MEMORY
 from pipeline.scratch import scratch_folder
 from pipeline.settings import ClusterSettings
@@ -78,7 +78,7 @@ class RankWorker:
         log.info("rank %d of %d has loaded its weights in %.1f s", self.rank, self.world_size, time.monotonic() - began)
 
     def _load(self, reader: "WeightReader", device: str) -> "Renderer":
-        """ConfigError where this card does not hold them: another start would end the same way."""
+        """GroupLost where this card does not hold them; another node's may."""
         import torch
 
         from model.renderer import Renderer
@@ -100,7 +100,7 @@ class RankWorker:
             )
         except torch.OutOfMemoryError as error:
             message = self._shortage(error, smallest_shape(self.place.model))
-        raise ConfigError(f"placing.stages={placing.stages}, with the smallest clip: {message}")
+        raise GroupLost(f"loading, for the smallest clip: {message}")
 
     def _shortage(self, error: Exception, shape: ClipShape) -> str:
         import torch
@@ -131,9 +131,11 @@ class RankWorker:
         return host, int(self.store.port)
 
     def join(self, host: str, port: int) -> Broken | None:
-        """Meets the others and renders the smallest clip there is, for one step."""
+        """Meets the others and renders the smallest clip there is, for a step. GroupLost where a card is too small."""
+        import torch
+
         from model.parallel import GroupBroken
-        from pipeline.requests import warm_up_request
+        from pipeline.requests import smallest_shape, warm_up_request
 
         assert self.renderer is not None
         if self.world_size > 1:
@@ -142,6 +144,8 @@ class RankWorker:
             self.renderer.render(warm_up_request(self.place.model))
         except GroupBroken as error:
             reason = str(error)
+        except torch.OutOfMemoryError as error:
+            raise GroupLost(self._shortage(error, smallest_shape(self.place.model))) from None
         else:
             return None
         return self.leave(reason)
