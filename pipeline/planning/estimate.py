@@ -129,7 +129,8 @@ def _nothing(planned: PlannedClips, measured: Measured, target: Target) -> Estim
 
 def alike(history: Sequence[RunHistory], target: Target) -> list[RunHistory]:
     """Earlier runs that tell how long this one takes: on the hardware asked for, else on that of the last run."""
-    runs = [run for run in history if target.card is None or _has(run, target.card)]
+    runs = [run for run in history if run.stages == target.placing.stages]
+    runs = [run for run in runs if target.card is None or _has(run, target.card)]
     runs = [run for run in runs if target.tp in (None, run.tp)]
     if not runs:
         return []

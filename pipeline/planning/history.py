@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from model.placing import StagePlace
 from pipeline.errors import StoreError
 from pipeline.planning.cards import ACCELERATOR
 from pipeline.results import RunFacts
@@ -94,6 +95,7 @@ class RunHistory:
     driving_s: float  # from then until the last clip was recorded
     closing_s: float  # what came after
     kinds: tuple[KindTimes, ...]
+    stages: StagePlace = "resident"  # where they lay
 
 
 def kind_of(clip: Clip) -> Kind:
@@ -184,6 +186,7 @@ class RunTimes:
             driving_s=round(last.working_s, 3),
             closing_s=round(max(seconds - startup_s - last.working_s, 0.0), 3),
             kinds=self.kinds(),
+            stages=settings.placing.stages,
         )
         try:
             store.put(f"{HISTORY}/{facts.run_id}.json", to_json(measured))

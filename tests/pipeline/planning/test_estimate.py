@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from model.config import ModelConfig
+from model.placing import Placing
 from model.shapes import clip_shape
 from pipeline.errors import ConfigError
 from pipeline.manifest.index import NO_IMAGE, IndexBuilder, index_of
@@ -115,6 +116,13 @@ def test_hardware_tp_and_threads_must_be_those_of_the_last_run() -> None:
     assert [run.run_id for run in alike(runs, Target(tp=1))] == ["r2"]
     assert alike(runs, Target(card="h100")) == [runs[-1]]
     assert alike(runs, Target(card="l4")) == []
+
+
+def test_where_stages_lay_must_be_as_it_is_to_be() -> None:
+    runs = [run_history("r3", stages="swapped"), run_history("r2")]
+    assert alike(runs, Target()) == runs[1:]
+    assert alike(runs, Target(placing=Placing(stages="swapped"))) == runs[:1]
+    assert alike(runs, Target(placing=Placing(stages="offloaded"))) == []
 
 
 def test_before_any_run_on_cpus_nothing_is_promised() -> None:
