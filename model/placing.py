@@ -1,22 +1,15 @@
-"""Where weights lie while they are not at work, so that models run on cards that do not hold them whole.
+"""Where weights lie while they are not at work, so that models run on cards that do not hold them whole: settings.
 
-Swapped weights are copied to the card for as long as a stage works. Offloaded ones come layer by layer, through
-accelerate, which is imported when that is asked for. The numbers are the same everywhere.
+Swapped weights are copied to the card for as long as a stage works; offloaded ones come layer by layer. The numbers are
+the same everywhere. `model/offloading.py` does it.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
-
-import torch
-from torch import nn
 
 StagePlace: TypeAlias = Literal["resident", "swapped", "offloaded", "disk"]
 TextPlace: TypeAlias = Literal["cpu", "cards", "offloaded", "disk"]
 GB = 10**9
-EVERYTHING = 1 << 50  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,80 +35,3 @@ class Placing:
 
 
 RESIDENT = Placing()
-
-
-class Swapped:
-    """A module whose tensors lie in the host's memory, pinned where there is a card, and work on `device`."""
-
-    def __init__(self, module: nn.Module, *, device: str) -> None:
-        self._device = device
-        self._tensors = [*module.parameters(), *module.buffers()]
-        if torch.device(device).type == "cuda":
-            for tensor in self._tensors:
-                tensor.data = tensor.data.pin_memory()
-        self._home = [tensor.data for tensor in self._tensors]
-
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Nothing is copied back: weights do not change."""
-        try:
-            for tensor, home in zip(self._tensors, self._home, strict=True):
-                tensor.data = home.to(self._device, non_blocking=True, copy=True)
-            yield
-        finally:
-            self._put_back()
-
-    def _put_back(self) -> None:
-        for tensor, home in zip(self._tensors, self._home, strict=True):
-            tensor.data = home
-
-
-def offload(
-    module: nn.Module,
-    *,
-    limits: Mapping[int | str, int] | None,
-    device: str,
-    no_split: list[str],
-    folder: Path | None = None,
-) -> None:
-    """Spreads a module that is on the CPU over the places that `limits` names, in that order, with so many bytes each.
-
-    Places are numbers of cards, `cpu` and `disk` (below `folder`); None: as accelerate finds them. What runs elsewhere
-    than on a card that it lies on runs on `device`, and of it only what runs is there.
-    """
-    from accelerate import cpu_offload, disk_offload, dispatch_model, infer_auto_device_map
-
-    given = None if limits is None else dict(limits)
-    places = infer_auto_device_map(module, max_memory=given, no_split_module_classes=no_split)
-    used = set(places.values())
-    main = torch.device(device)
-    if used == {"cpu"}:
-        cpu_offload(module, execution_device=main)
-    elif used == {"disk"}:
-        disk_offload(module, offload_dir=folder, execution_device=main)
-    else:
-        dispatch_model(module, places, main_device=_place_of(main), offload_dir=folder)
-
-
-def stage_limits(placing: Placing, *, device: str, num_stages: int) -> dict[int | str, int]:
-    """Of one of a rank's stages that are offloaded."""
-    on_card = {_place_of(torch.device(device)): round(placing.stages_gb * GB / num_stages)}
-    if placing.stages == "disk":
-        return on_card | {"disk": EVERYTHING}
-    return {**on_card, "cpu": EVERYTHING}
-
-
-def text_limits(placing: Placing, *, cards: int) -> dict[int | str, int] | None:
-    """Of a text encoder that is not simply on the CPU, in a process that sees so many cards."""
-    if placing.text == "disk":
-        return {"cpu": round(placing.text_gb * GB), "disk": EVERYTHING}
-    if placing.text == "offloaded" or not cards:
-        return {"cpu": EVERYTHING}
-    if not placing.text_gb:
-        return None
-    return {card: round(placing.text_gb * GB) for card in range(cards)} | {"cpu": EVERYTHING}
-
-
-def _place_of(device: torch.device) -> int | str:
-    """As accelerate calls it."""
-    return "cpu" if device.type == "cpu" else device.index or 0

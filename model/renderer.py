@@ -15,8 +15,9 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.layers import Layer
+from model.offloading import Swapped, offload, stage_limits
 from model.parallel import GroupSum, shard
-from model.placing import RESIDENT, Placing, Swapped, offload, stage_limits
+from model.placing import RESIDENT, Placing
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.prediction import velocity_of

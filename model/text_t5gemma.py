@@ -14,7 +14,8 @@ from torch import Tensor
 from model.codecs.libraries import build_empty, build_from, fill, find_tensors
 from model.codecs.parts import TEXT, read_json
 from model.config import ModelConfig
-from model.placing import RESIDENT, Placing, offload, text_limits
+from model.offloading import offload, text_limits
+from model.placing import RESIDENT, Placing
 from model.weights import TensorEntry, WeightReader, WeightsMismatch
 
 TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")

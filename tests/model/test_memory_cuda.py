@@ -13,8 +13,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from model.config import TransformerConfig
 from model.cost import parameters
 from model.memory import UNCERTAINTY, activation_bytes
+from model.offloading import Swapped
 from model.parallel import shard
-from model.placing import Swapped
 from model.transformer import Transformer
 
 LATENT = (48, 12, 32, 56)  # 5,376 tokens of video

@@ -11,7 +11,8 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from model.config import ModelConfig
-from model.placing import GB, Placing, TextPlace, text_limits
+from model.offloading import text_limits
+from model.placing import GB, Placing, TextPlace
 from model.renderer import Latents, Renderer, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights

@@ -3,7 +3,7 @@
 from pipeline.board import Place
 from pipeline.driver import StopSignal
 from pipeline.fleet import FinishOrder, Order, Refused
-from pipeline.settings import RetrySettings
+from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
 from pipeline.types import ClipFailure
 from tests.driving import RETRY, asked_at, drive, places
@@ -74,7 +74,8 @@ def test_a_run_whose_first_clips_all_fail_stops() -> None:
 def test_a_prompt_of_all_clips_that_fails_leaves_those_beyond_the_limit_as_they_were() -> None:
     clips = [make_clip(f"clip-{n}", row=n, prompt="the same") for n in range(9)]
     recorder, fleet = MemoryRecorder(), FakeFleet(faults=[Fault(stage="encode", nth=0, what="refuse")])
-    outcome = drive(clips, fleet, recorder, retry=RetrySettings(first_failed=3))
+    alone = ClusterSettings(prompts_a_batch=1)
+    outcome = drive(clips, fleet, recorder, retry=RetrySettings(first_failed=3), cluster=alone)
     assert outcome.exit_code == ENVIRONMENT
     assert len(recorder.failures) == len(recorder.logs) == 3
 
@@ -162,7 +163,7 @@ def test_each_attempt_leaves_a_log_that_says_what_and_where() -> None:
 def test_a_finisher_that_fails_oddly_with_every_clip_is_as_good_as_lost() -> None:
     """It answers at once and would take clip after clip from the one that works."""
     recorder = MemoryRecorder()
-    fleet = OddFleet(nodes=("fine", "odd"), groups_wanted=3, finishers=2)
+    fleet = OddFleet(nodes=("fine", "odd"), groups_wanted=4, finishers=2)
     outcome = drive(make_clips(20), fleet, recorder)
     assert set(places(outcome).values()) == {Place.SUCCEEDED}
     assert "odd" in fleet.avoided
