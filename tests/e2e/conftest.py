@@ -1,12 +1,13 @@
 """What the end-to-end tests share: a bare machine to call from, and one finished render of six clips."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.runs import Caller, bare_path, said, write_manifest
+from tests.e2e.runs import ROOT, Caller, bare_path, said, write_manifest
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -47,6 +48,6 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Caller:
 def finished(caller: Caller, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     manifest = write_manifest(folder / "manifest.parquet", ROWS)
-    done = caller.render(manifest, folder / "output")
+    done = caller.render(os.path.relpath(manifest, ROOT), os.path.relpath(folder / "output", ROOT))
     assert done.returncode == 0, said(done)
     return Finished(manifest=manifest, output=folder / "output", rows=ROWS, printed=done.stdout)
