@@ -134,13 +134,27 @@ class RayFleet:
         self._parallel = parallel
         self._site = Site(place=place, cluster=cluster, names=names, watch=NodeWatch(), clock=Attention())
         self._times = StepTimes(cluster)
-        crews: list[Crew] = [self._group(n) for n in range(groups)]
-        crews += [EncoderCrew(f"encoder-{n}", site=self._site) for n in range(cluster.num_encoders)]
-        crews += [FinisherCrew(f"finisher-{n}", site=self._site) for n in range(cluster.num_finishers)]
-        self._crews = {crew.crew_id: crew for crew in crews}
+        self._crews: dict[str, Crew] = {}
+        self._given_up: set[str] = set()
+        self._add({"render": groups, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
         self._looked_s = time.monotonic()
 
-    def _group(self, number: int) -> RenderGroup:
+    def _add(self, wanted: Mapping[Stage, int]) -> list[Crew]:
+        """What is missing of so many crews that are not given up."""
+        before = len(self._crews)
+        for stage, count in wanted.items():
+            same = [crew.crew_id for crew in self._crews.values() if crew.stage == stage]
+            missing = count - sum(crew_id not in self._given_up for crew_id in same)
+            for number in range(len(same), len(same) + missing):
+                crew = self._new(stage, number)
+                self._crews[crew.crew_id] = crew
+        return list(self._crews.values())[before:]
+
+    def _new(self, stage: Stage, number: int) -> Crew:
+        if stage == "encode":
+            return EncoderCrew(f"encoder-{number}", site=self._site)
+        if stage == "finish":
+            return FinisherCrew(f"finisher-{number}", site=self._site)
         return RenderGroup(f"group-{number}", site=self._site, parallel=self._parallel, times=self._times)
 
     def crews(self) -> Mapping[str, Stage]:
@@ -181,21 +195,23 @@ class RayFleet:
             return []
         self._looked_s = time.monotonic()
         joined = self._site.watch.look()
-        events: list[Event] = [Joined(crew_id=crew_id, stage="render") for crew_id in self._grow()] if joined else []
+        events: list[Event] = self._grow() if joined else []
         lost = [crew.preempted(self._site.watch.nodes) for crew in self._crews.values()]
         return events + [event for event in lost if event is not None]
 
-    def _grow(self) -> list[str]:
-        """As many groups as fit now, where nobody has said how many there are to be."""
+    def _grow(self) -> list[Event]:
+        """As many groups as fit now or were asked for, and other crews in the place of those that were given up."""
         place, cluster = self._site.place, self._site.cluster
         nodes = list(self._site.watch.nodes.staying.values())
-        if self._parallel.groups is not None or not nodes:
+        if not nodes:
             return []
-        there = sum(isinstance(crew, RenderGroup) for crew in self._crews.values())
         fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes)
-        new = [self._group(number) for number in range(there, fits)]
-        self._crews |= {crew.crew_id: crew for crew in new}
-        return [crew.crew_id for crew in new]
+        new = self._add({"render": fits, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
+        return [Joined(crew_id=crew.crew_id, stage=crew.stage) for crew in new]
+
+    def give_up(self, crew_id: str, /) -> None:
+        self._crews[crew_id].kill()
+        self._given_up.add(crew_id)
 
     def avoid(self, nodes: Collection[str], /) -> None:
         self._site.watch.avoided = frozenset(nodes)

@@ -124,7 +124,7 @@ class Lost:
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """Another crew fits since a node joined. It wants to be started."""
+    """Another crew fits since a node joined. It may be started."""
 
     crew_id: str
     stage: Stage
@@ -161,6 +161,10 @@ class Fleet(Protocol):
 
     def release(self, crew_id: str, /) -> None:
         """Ends a crew that has no order, so that others can use its place. It may be started again."""
+        ...
+
+    def give_up(self, crew_id: str, /) -> None:
+        """It is lost and not started again: on a node that joins another takes its place."""
         ...
 
     def groups(self) -> tuple[GroupStatus, ...]: ...

@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Member:
-    """One crew. `resting`: ended for as long as the run is paused. `gone`: not started again in this run."""
+    """One crew. `resting`: started when there is work for it. `gone`: not started again in this run."""
 
     stage: Stage
-    state: Literal["starting", "ready", "resting", "gone"] = "starting"
+    state: Literal["starting", "ready", "resting", "gone"] = "resting"
     order: Order | None = None
     nodes: tuple[str, ...] = ()  # ids, since it was ready last
 
@@ -31,15 +31,10 @@ class Roster:
         self._fleet = fleet
         self._streaks, self._strikes = Streaks(retry), Strikes(retry, clock=clock)
         self._avoided: frozenset[str] = frozenset()
-        self.members: dict[str, Member] = {}
-
-    def start(self) -> None:
-        for crew_id, stage in self._fleet.crews().items():
-            self.joined(Joined(crew_id=crew_id, stage=stage))
+        self.members = {crew_id: Member(stage) for crew_id, stage in fleet.crews().items()}
 
     def joined(self, event: Joined) -> None:
         self.members[event.crew_id] = Member(event.stage)
-        self._fleet.start(event.crew_id)
 
     def ready(self, event: Ready) -> None:
         member = self.members[event.crew_id]
@@ -65,7 +60,7 @@ class Roster:
     def lost(self, event: Lost, suspect: object) -> bool:
         """Counts the loss. Whether the crew is worth starting again."""
         member = self.members[event.crew_id]
-        member.state = "starting"
+        member.state = "resting"
         if event.kind == "preempted":
             return self._streaks.evicted(event.crew_id)
         if event.kind == "unplaced" and any(
@@ -76,13 +71,27 @@ class Roster:
             self._strikes.strike(event.node, member.stage, suspect)
         return self._streaks.lost(event.crew_id, suspect)
 
-    def start_again(self, crew_id: str) -> None:
+    def fill(self, num_clips: int) -> None:
+        """Starts what rests, but no more groups than there are clips to render."""
+        num_groups = sum(
+            each.stage == "render" and each.state in ("starting", "ready") for each in self.members.values()
+        )
+        for crew_id, member in self.members.items():
+            if member.state == "resting" and (member.stage != "render" or num_groups < num_clips):
+                num_groups += member.stage == "render"
+                self.start(crew_id)
+
+    def start(self, crew_id: str) -> None:
         self.avoid_blocked()
         self.members[crew_id].state = "starting"
         self._fleet.start(crew_id)
 
     def give_up(self, crew_id: str) -> None:
         self.members[crew_id].state = "gone"
+        self._fleet.give_up(crew_id)
+
+    def rests(self, crew_id: str) -> bool:
+        return crew_id in self.members and self.members[crew_id].state == "resting"
 
     def avoid_blocked(self) -> None:
         """Tells the fleet where nothing is to be started, when that has changed."""
@@ -95,19 +104,8 @@ class Roster:
             self._avoided = blocked
             self._fleet.avoid(blocked)
 
-    # While the run is paused.
-
     def rest(self) -> None:
         """Gives the places of idle crews back to the cluster."""
         for crew_id, member in list(self.idle()):
             self._fleet.release(crew_id)
             member.state = "resting"
-
-    def rest_instead(self, crew_id: str) -> None:
-        """Of starting again what was lost."""
-        self.members[crew_id].state = "resting"
-
-    def wake(self) -> None:
-        for crew_id, member in self.members.items():
-            if member.state == "resting":
-                self.start_again(crew_id)

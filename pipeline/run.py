@@ -227,7 +227,7 @@ def _drive(
         parallel = settle(settings.parallel, model=settings.model, shapes=shapes, device=device, nodes=nodes)
         groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes)
         own = settings.cluster.address is None
-        recorder.placed(device=device, nodes=nodes, groups=groups, tp=parallel.ranks, own=own)
+        recorder.placed(device=device, nodes=nodes, groups=min(groups, len(clips)), tp=parallel.ranks, own=own)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)
         with progress() as show:
 

@@ -87,6 +87,7 @@ class FakeFleet:
     offers: list[tuple[str, Order]] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
     avoided: frozenset[str] = frozenset()
     closed: bool = False
     most_unfinished: int = 0
@@ -158,6 +159,10 @@ class FakeFleet:
         assert crew.state == "idle", f"{crew_id} is {crew.state}"
         crew.state = "down"
         self.released.append(crew_id)
+
+    def give_up(self, crew_id: str, /) -> None:
+        assert self._crews[crew_id].state == "down"
+        self.given_up.append(crew_id)
 
     def close(self) -> None:
         self.closed = True

@@ -23,6 +23,7 @@ from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started
 from tests.cluster.runs import LONG
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
+NODE_S = 20  # in which a node that died is noticed
 
 
 @contextmanager
@@ -35,14 +36,14 @@ def another_node(cluster: Cluster, *, num_cpus: int) -> Iterator[Any]:
             cluster.remove_node(node, allow_graceful=False)
 
 
-def events_until_lost(fleet: RayFleet, *, timeout_s: float = 60) -> list[Event]:
-    """Those of the turn in which a crew was lost. There is nothing before it."""
+def next_events(fleet: RayFleet, *, timeout_s: float = 60) -> list[Event]:
+    """Those of the first turn that has any."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         events = fleet.wait(0.2)
         if events:
             return events
-    raise TimeoutError(f"nothing was lost within {timeout_s} s")
+    raise TimeoutError(f"nothing happened within {timeout_s} s")
 
 
 def drain(cluster: Cluster, node: str) -> None:
@@ -65,10 +66,10 @@ def test_crews_follow_the_nodes(shared_cluster: Cluster, weights: Path, tmp_path
 
             fleet.offer("group-2", order)
             drain(shared_cluster, first.node_id)
-            (idle,) = events_until_lost(fleet)
+            (idle,) = next_events(fleet)
             assert isinstance(idle, Lost)
             assert (idle.crew_id, idle.kind, idle.node) == ("finisher-0", "preempted", first.node_id)
-            done, lost = events_until_lost(fleet)
+            done, lost = next_events(fleet)
             assert isinstance(done, Done)
             assert isinstance(lost, Lost)
             assert (done.crew_id, lost.crew_id, lost.kind) == ("group-2", "group-2", "preempted")
@@ -82,7 +83,7 @@ def test_crews_follow_the_nodes(shared_cluster: Cluster, weights: Path, tmp_path
             assert started(fleet, "group-0").nodes == (second.node_id,)
             fleet.offer("group-0", order)
             shared_cluster.remove_node(second, allow_graceful=False)
-            (lost,) = events_until_lost(fleet)
+            (lost,) = next_events(fleet, timeout_s=NODE_S)
             assert isinstance(lost, Lost)
             assert (lost.crew_id, lost.kind, lost.node) == ("group-0", "preempted", second.node_id)
         assert {info["state"] for info in placement_group_table().values()} == {"REMOVED"}
@@ -94,13 +95,21 @@ def look(fleet: RayFleet) -> None:
         assert fleet.wait(0.1) == []
 
 
-def test_a_fixed_number_of_groups_does_not_grow(shared_cluster: Cluster, weights: Path, tmp_path: Path) -> None:
+def test_a_fixed_number_of_crews_grows_only_in_the_place_of_those_that_are_given_up(
+    shared_cluster: Cluster, weights: Path, tmp_path: Path
+) -> None:
     parallel = ParallelSettings(tp=2, groups=1)
     fleet = RayFleet(
         workplace(weights, tmp_path), cluster=ClusterSettings(node_period_s=0.2), parallel=parallel, groups=1
     )
     with another_node(shared_cluster, num_cpus=2):
         look(fleet)
+    for crew_id in ("group-0", "finisher-0"):
+        fleet.give_up(crew_id)
+    look(fleet)
+    with another_node(shared_cluster, num_cpus=2):
+        joined = next_events(fleet)
+        assert joined == [Joined(crew_id="group-1", stage="render"), Joined(crew_id="finisher-1", stage="finish")]
     fleet.close()
 
 

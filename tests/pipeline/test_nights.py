@@ -60,6 +60,23 @@ def test_a_group_on_a_node_that_joins_is_given_clips() -> None:
     assert sum(crew_id == "joined-0" for crew_id, _ in fleet.offers) >= 3
 
 
+def test_a_run_starts_no_more_groups_than_it_has_clips_left() -> None:
+    fleet = FakeFleet(groups_wanted=8, joins_at_s=(5,))
+    shown: set[str] = set()
+    drive(make_clips(1), fleet, observe=lambda snapshot: shown.update(each.group_id for each in snapshot.groups))
+    assert [crew_id for crew_id in fleet.starts if fleet.crews()[crew_id] == "render"] == ["render-0"]
+    assert "joined-0" in fleet.crews()
+    assert shown == {"render-0"}
+
+
+def test_a_group_that_was_not_needed_takes_the_place_of_one_that_is_given_up() -> None:
+    fleet = FakeFleet(groups_wanted=3, always_lost={"render-0"})
+    outcome = drive(make_clips(1), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.given_up == ["render-0"]
+    assert (fleet.starts.count("render-1"), fleet.starts.count("render-2")) == (1, 0)
+
+
 def test_a_run_whose_first_clips_all_fail_stops() -> None:
     clips = make_clips(12)
     recorder = MemoryRecorder()
