@@ -18,6 +18,7 @@ class SoloCrew(Crew):
 
     kind: type[Any]
     bundle: Mapping[str, float] = {"CPU": 1.0}
+    _asked_s = 0.0  # when an idle process was asked last whether it is there
 
     def start(self) -> None:
         self.kill()  # where it is replaced in the same turn in which its node went
@@ -31,6 +32,13 @@ class SoloCrew(Crew):
         self.seats = dict(seats)
         self.ask({0: self.actors[0].start.remote()}, lambda _: self.began())
         self.wait_for(LOADING, self.cluster.load_timeout_s)
+
+    def poll(self) -> None:
+        """An idle process that dies would be found out with its next order only."""
+        idle = bool(self.seats) and not self.calls
+        if idle and self.clock.now - self._asked_s >= self.cluster.health_period_s:
+            self._asked_s = self.clock.now
+            self.calls[self.actors[0].where.remote()] = Call(0, lambda seat: None)
 
     def is_unplaced(self) -> bool:
         return node_of(self.actors[0]) is None
