@@ -14,11 +14,12 @@ import ray
 from pipeline.crews.crew import Crew, Site
 from pipeline.crews.deadlines import Attention, StepTimes
 from pipeline.crews.group import RenderGroup
-from pipeline.crews.nodes import NodeWatch, is_alive, look
+from pipeline.crews.guards import Guards
+from pipeline.crews.nodes import NodeWatch, held_back, holds, is_alive, look
 from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.errors import ConfigError, RenderError
-from pipeline.fleet import Event, Joined, Lost, Order
+from pipeline.fleet import Event, Gpu, Joined, Lost, Order
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.signals import heard_at_last
 from pipeline.types import GroupStatus, Stage
@@ -136,6 +137,9 @@ class RayFleet:
         self._times = StepTimes(cluster)
         self._crews: dict[str, Crew] = {}
         self._given_up: set[str] = set()
+        self._guards = Guards(self._site.clock)
+        self._avoided: frozenset[Gpu] = frozenset()
+        self._delayed: dict[str, None] = {}  # groups to be started when all guards have their cards
         self._add({"render": groups, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
         self._looked_s = time.monotonic()
 
@@ -161,7 +165,17 @@ class RayFleet:
         return {crew_id: crew.stage for crew_id, crew in self._crews.items()}
 
     def start(self, crew_id: str, /) -> None:
-        self._crews[crew_id].start()
+        crew = self._crews[crew_id]
+        if crew.stage != "render" or self._guards.seek():
+            crew.start()
+        else:
+            self._delayed[crew_id] = None
+
+    def _start_delayed(self) -> None:
+        if self._guards.seek():
+            for crew_id in self._delayed:
+                self._crews[crew_id].start()
+            self._delayed.clear()
 
     def offer(self, crew_id: str, order: Order, /) -> None:
         self._crews[crew_id].offer(order)
@@ -169,13 +183,17 @@ class RayFleet:
     def wait(self, timeout_s: float, /) -> list[Event]:
         began = time.monotonic()
         events = self._watch()
+        self._start_delayed()
         for crew in self._crews.values():
             crew.poll()
         crew_of = {ref: crew for crew in self._crews.values() for ref in crew.refs()}
-        arrived = _arrived(list(crew_of), 0 if events else timeout_s)
+        arrived = _arrived([*crew_of, *self._guards.refs()], 0 if events else timeout_s)
         self._site.clock.looked(time.monotonic() - began, at_most=timeout_s + STANDSTILL_S)
         for ref in arrived:
-            events += self._collect(crew_of[ref], ref)
+            if ref in crew_of:
+                events += self._collect(crew_of[ref], ref)
+            else:
+                self._guards.collect(ref)
         checked = [crew.check() for crew in self._crews.values()]
         return events + [event for event in checked if event is not None]
 
@@ -195,6 +213,7 @@ class RayFleet:
             return []
         self._looked_s = time.monotonic()
         joined = self._site.watch.look()
+        self._hold_back()
         events: list[Event] = self._grow() if joined else []
         lost = [crew.preempted(self._site.watch.nodes) for crew in self._crews.values()]
         return events + [event for event in lost if event is not None]
@@ -210,13 +229,25 @@ class RayFleet:
         return [Joined(crew_id=crew.crew_id, stage=crew.stage) for crew in new]
 
     def give_up(self, crew_id: str, /) -> None:
-        self._crews[crew_id].kill()
+        self.release(crew_id)
         self._given_up.add(crew_id)
 
-    def avoid(self, nodes: Collection[str], /) -> None:
-        self._site.watch.avoided = frozenset(nodes)
+    def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
+        self._site.watch.avoided, self._avoided = frozenset(nodes), frozenset(gpus)
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Has the cards that are to be avoided guarded, but for those that a group works on."""
+        groups = [crew for crew in self._crews.values() if isinstance(crew, RenderGroup)]
+        idle = self._avoided - {gpu for crew in groups if crew.is_up() for gpu in crew.gpus()}
+        fits = holds(groups[0].bundle, self._parallel.ranks, together=groups[0].together)
+        if self._guards.hold(held_back(self._site.watch.nodes, idle, fits=fits)):
+            for crew in groups:
+                if not crew.is_up():
+                    crew.kill()  # ranks that wait for a new one keep the place of the dead one, too
 
     def release(self, crew_id: str, /) -> None:
+        self._delayed.pop(crew_id, None)
         self._crews[crew_id].kill()
 
     def groups(self) -> tuple[GroupStatus, ...]:
@@ -233,6 +264,7 @@ class RayFleet:
     def close(self) -> None:
         """Waits until nothing of it is left, for so long as is decent."""
         actors = [actor for crew in self._crews.values() for actor in crew.actors.values()]
+        self._guards.hold(frozenset())
         for crew in self._crews.values():
             crew.kill()
         limit_s = self._site.cluster.shutdown_timeout_s

@@ -83,12 +83,24 @@ class FinishOrder:
 Order: TypeAlias = EncodeOrder | RenderOrder | FinishOrder
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Gpu:
+    """One card of the cluster."""
+
+    node: str  # id
+    number: str  # there, as Ray says it
+
+    def __str__(self) -> str:
+        return f"GPU {self.number} of node {self.node[:8]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """The crew takes orders from now on."""
 
     crew_id: str
     nodes: tuple[str, ...] = ()  # ids of those that its actors are on
+    gpus: tuple[Gpu, ...] = ()  # that they have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +131,7 @@ class Lost:
     reason: str
     kind: LossKind = "died"
     node: str | None = None  # id of the culprit's, where a culprit is known
+    gpu: Gpu | None = None  # the culprit's, where it has one
     fatal: str | None = None
 
 
@@ -152,10 +165,10 @@ class Fleet(Protocol):
         """Events so far, at once if there are any, else after at most `timeout_s`. Deadlines are checked in here."""
         ...
 
-    def avoid(self, nodes: Collection[str], /) -> None:
-        """From now on no crew is started on these nodes (ids, all that are to be avoided); what works there goes on.
+    def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
+        """From now on no crew is started on these nodes (ids) and cards, all that there are; what works there goes on.
 
-        Where no other living node could hold a crew they are used after all: a slow run is better than none.
+        Where nothing else in the cluster could hold a crew they are used after all: a slow run is better than none.
         """
         ...
 

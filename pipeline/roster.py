@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.fleet import Fleet, Joined, Lost, Order, Ready
-from pipeline.policy import Streaks, Strikes
+from pipeline.fleet import Fleet, Gpu, Joined, Lost, Order, Ready
+from pipeline.policy import Blocked, Streaks, Strikes
 from pipeline.settings import RetrySettings
 from pipeline.types import Stage
 
@@ -24,13 +24,14 @@ class Member:
     state: Literal["starting", "ready", "resting", "gone"] = "resting"
     order: Order | None = None
     nodes: tuple[str, ...] = ()  # ids, since it was ready last
+    gpus: tuple[Gpu, ...] = ()
 
 
 class Roster:
     def __init__(self, fleet: Fleet, *, retry: RetrySettings, clock: Callable[[], float]) -> None:
         self._fleet = fleet
         self._streaks, self._strikes = Streaks(retry), Strikes(retry, clock=clock)
-        self._avoided: frozenset[str] = frozenset()
+        self._avoided = Blocked()
         self.members = {crew_id: Member(stage) for crew_id, stage in fleet.crews().items()}
 
     def joined(self, event: Joined) -> None:
@@ -38,14 +39,13 @@ class Roster:
 
     def ready(self, event: Ready) -> None:
         member = self.members[event.crew_id]
-        member.state, member.nodes = "ready", event.nodes
+        member.state, member.nodes, member.gpus = "ready", event.nodes, event.gpus
 
     def worked(self, crew_id: str) -> None:
-        """It answered: nothing is wrong with it, nor with its node."""
+        """It answered: nothing is wrong with it, nor with its node and its cards."""
         member = self.members[crew_id]
         self._streaks.worked(crew_id)
-        for node in member.nodes:
-            self._strikes.worked(node, member.stage)
+        self._strikes.worked((*member.nodes, *member.gpus), member.stage)
 
     def counts(self) -> dict[Stage, int]:
         """Crews of each stage that work or will."""
@@ -68,7 +68,7 @@ class Roster:
         ):
             return True
         if event.node is not None:
-            self._strikes.strike(event.node, member.stage, suspect)
+            self._strikes.strike(event.node, member.stage, suspect, gpu=event.gpu)
         return self._streaks.lost(event.crew_id, suspect)
 
     def fill(self, num_clips: int) -> None:
@@ -95,17 +95,22 @@ class Roster:
 
     def avoid_blocked(self) -> None:
         """Tells the fleet where nothing is to be started, when that has changed."""
-        blocked = self._strikes.blocked()
-        for node in sorted(blocked - self._avoided):
-            log.warning("nothing more is started on node %s: crews were lost there in a row", node[:8])
-        for node in sorted(self._avoided - blocked):
-            log.info("node %s is used again", node[:8])
-        if blocked != self._avoided:
-            self._avoided = blocked
-            self._fleet.avoid(blocked)
+        before, blocked = self._avoided, self._strikes.blocked()
+        if blocked == before:
+            return
+        for place in sorted(_told(blocked) - _told(before)):
+            log.warning("nothing more is started on %s: crews were lost there in a row", place)
+        for place in sorted(_told(before) - _told(blocked)):
+            log.info("%s is used again", place)
+        self._avoided = blocked
+        self._fleet.avoid(*blocked)
 
     def rest(self) -> None:
         """Gives the places of idle crews back to the cluster."""
         for crew_id, member in list(self.idle()):
             self._fleet.release(crew_id)
             member.state = "resting"
+
+
+def _told(blocked: Blocked) -> set[str]:
+    return {f"node {node[:8]}" for node in blocked.nodes} | set(map(str, blocked.gpus))

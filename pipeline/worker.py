@@ -17,7 +17,7 @@ import ray
 
 from model.config import ModelConfig
 from pipeline.errors import ClipError, StoreError
-from pipeline.fleet import Condition, Text
+from pipeline.fleet import Condition, Gpu, Text
 from pipeline.images.access import OWN_FOLDER, ImageAccess
 from pipeline.publication import upload
 from pipeline.scratch import DISK_FULL, scratch_folder, sweep
@@ -58,6 +58,10 @@ class Seat:
     address: str
     pid: int
     gpu: str | None = None  # its number there
+
+    @property
+    def card(self) -> Gpu | None:
+        return None if self.gpu is None else Gpu(node=self.node, number=self.gpu)
 
     def __str__(self) -> str:
         gpu = "" if self.gpu is None else f", GPU {self.gpu}"

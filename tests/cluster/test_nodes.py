@@ -1,6 +1,8 @@
 """Crews on nodes that join, are avoided, drain and die; and what is swept of runs that are gone."""
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # ty
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
 from pipeline.cluster import RayFleet
+from pipeline.crews.group import RenderGroup
 from pipeline.crews.placements import names_of, place
-from pipeline.fleet import Done, Event, Joined, Lost
+from pipeline.fleet import Done, Event, Gpu, Joined, Lost
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings
 from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started, workplace
@@ -27,8 +30,8 @@ NODE_S = 20  # in which a node that died is noticed
 
 
 @contextmanager
-def another_node(cluster: Cluster, *, num_cpus: int) -> Iterator[Any]:
-    node = cluster.add_node(num_cpus=num_cpus, object_store_memory=100_000_000)
+def another_node(cluster: Cluster, *, num_cpus: int, num_gpus: int = 0) -> Iterator[Any]:
+    node = cluster.add_node(num_cpus=num_cpus, num_gpus=num_gpus, object_store_memory=100_000_000)
     try:
         yield node
     finally:
@@ -60,7 +63,7 @@ def test_crews_follow_the_nodes(shared_cluster: Cluster, weights: Path, tmp_path
         with another_node(shared_cluster, num_cpus=3) as first:
             joined = event_of(fleet)
             assert joined == Joined(crew_id="group-2", stage="render"), "three fit, one more than there were"
-            fleet.avoid({head})
+            fleet.avoid({head}, ())
             assert started(fleet, "group-2").nodes == (first.node_id,)
             assert started(fleet, "finisher-0").nodes == (first.node_id,)
 
@@ -141,3 +144,38 @@ def test_a_place_is_named_by_output_run_and_crew(weights: Path, tmp_path: Path) 
         fleet.start("group-0")
         names = {info["name"] for info in placement_group_table().values() if info["state"] != "REMOVED"}
         assert names == {names_of(str(tmp_path), StorageSettings(), run_id="run-3").of("group-0")}
+
+
+def test_a_blocked_card_is_held_back_and_groups_get_others(
+    shared_cluster: Cluster, weights: Path, tmp_path: Path
+) -> None:
+    """Ray hands out cards that nobody has; the rank computes on its CPU."""
+    with (
+        another_node(shared_cluster, num_cpus=1, num_gpus=3) as node,
+        fleet_of(workplace(weights, tmp_path), tp=1) as fleet,
+    ):
+        group = fleet._crews["group-0"]
+        assert isinstance(group, RenderGroup)
+        group.bundle["GPU"] = 1.0
+        first, second, third = (Gpu(node=node.node_id, number=str(number)) for number in range(3))
+        fleet.avoid((), {second})
+        assert started(fleet, "group-0").gpus == (first,)
+        wait_for_gpus(1.0)
+        os.kill(fleet.rank_pids()["group-0"][0], signal.SIGKILL)
+        lost = event_of(fleet)
+        assert isinstance(lost, Lost)
+        assert lost.gpu == first
+        fleet.avoid((), {first, second})
+        assert started(fleet, "group-0").gpus == (third,)
+        fleet.release("group-0")
+        fleet.avoid((), {first})
+        wait_for_gpus(2.0)
+        fleet.close()
+        wait_for_gpus(3.0)
+
+
+def wait_for_gpus(free: float) -> None:
+    end = time.monotonic() + 20
+    while (there := ray.available_resources().get("GPU", 0.0)) != free:  # type: ignore[no-untyped-call]
+        assert time.monotonic() < end, f"{there:g} cards are free, expected {free:g}"
+        time.sleep(0.1)

@@ -2,7 +2,7 @@
 
 from pipeline.board import Place
 from pipeline.driver import StopSignal
-from pipeline.fleet import FinishOrder, Order, Refused
+from pipeline.fleet import FinishOrder, Gpu, Order, Refused
 from pipeline.settings import RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
 from pipeline.types import ClipFailure
@@ -31,6 +31,16 @@ def test_a_node_that_fails_everything_gets_nothing_more_and_costs_no_clip() -> N
     outcome = drive(make_clips(20), fleet, recorder)
     assert set(places(outcome).values()) == {Place.SUCCEEDED}
     assert fleet.avoided == {"bad"}
+
+
+def test_a_gpu_that_fails_everything_gets_nothing_more_and_its_node_goes_on() -> None:
+    bad = Gpu(node="node-0", number="1")
+    fleet = FakeFleet(gpus=4, bad_gpus={bad}, groups_wanted=3)
+    outcome = drive(make_clips(20), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.avoided_gpus == {bad}
+    assert not fleet.avoided
+    assert fleet.given_up == []
 
 
 def test_a_blocked_node_is_used_again_after_a_time() -> None:
