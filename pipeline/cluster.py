@@ -263,7 +263,7 @@ class RayFleet:
 
     def close(self) -> None:
         """Waits until nothing of it is left, for so long as is decent."""
-        actors = [actor for crew in self._crews.values() for actor in crew.actors.values()]
+        actors = [*self._guards.actors(), *(each for crew in self._crews.values() for each in crew.actors.values())]
         self._guards.hold(frozenset())
         for crew in self._crews.values():
             crew.kill()

@@ -11,7 +11,7 @@
 | no room for a crew, and others of its kind work   |                                 | waits again                     | goes on              |
 | losses in a row with different clips, at cap      | as it was                       | the crew is not started again   | goes on without it   |
 | strikes on a GPU in a row, at cap                 |                                 | nothing starts on it for a time | goes on              |
-| strikes on a node in a row but such a GPU's, at cap |                               | nothing starts there for a time | goes on              |
+| strikes on a node in a row, that GPU's left out   |                                 | nothing starts there for a time | goes on              |
 | the last crew of a stage is gone                  | as it was                       |                                 | exit 5, first what is in flight |
 | more clips FAILED than the limit, or the first K  | as it was                       |                                 | exit 5, first what is in flight |
 """  # noqa: E501  # a table

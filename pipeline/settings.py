@@ -94,8 +94,10 @@ class RetrySettings:
     max_encode_attempts: int = 3
     max_finish_attempts: int = 3
     max_evictions: int = 20  # times a clip may lose its place to nodes that go; it costs it nothing, but has an end
-    max_node_strikes: int = 3  # losses with different clips on one node, then nothing is started there
-    forgive_s: float = 1800.0  # until a strike against a node is forgotten
+    max_node_strikes: int = (
+        3  # losses with different clips on one node, or one GPU of it, then nothing is started there
+    )
+    forgive_s: float = 1800.0  # until a strike against a node or GPU is forgotten
     max_failed: int | None = None  # clips; the run stops when more have failed
     max_failed_percent: float | None = None  # of its clips; the run stops when more have failed
     first_failed: int | None = 20  # the run stops when its first so many clips have all failed

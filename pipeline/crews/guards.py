@@ -34,15 +34,15 @@ class Guard:
     def __init__(self, gpu: Gpu, *, clock: Attention) -> None:
         self.gpu, self._clock = gpu, clock
         self._since_s = clock.now
-        self._actors: list[Any] = []
+        self.actors: list[Any] = []
         self.asked: Any = None
         self._seek()
 
     def _seek(self) -> None:
         strategy = NodeAffinitySchedulingStrategy(self.gpu.node, soft=False)
         options = {"num_cpus": 0, "num_gpus": 1, "max_restarts": 0, "scheduling_strategy": strategy}
-        self._actors.append(ray.remote(Holder).options(**options).remote())
-        self.asked = self._actors[-1].where.remote()
+        self.actors.append(ray.remote(Holder).options(**options).remote())
+        self.asked = self.actors[-1].where.remote()
 
     def collect(self) -> None:
         """Takes the answer, which has arrived."""
@@ -54,7 +54,7 @@ class Guard:
             return
         if found.card == self.gpu:
             self.asked = None
-            self._keep(self._actors[-1:])
+            self._keep(self.actors[-1:])
         else:
             self._seek()
 
@@ -68,10 +68,10 @@ class Guard:
         self._keep([])
 
     def _keep(self, kept: list[Any]) -> None:
-        for actor in self._actors:
+        for actor in self.actors:
             if actor not in kept:
                 ray.kill(actor, no_restart=True)
-        self._actors = kept
+        self.actors = kept
 
 
 class Guards:
@@ -89,6 +89,9 @@ class Guards:
         for gpu in self._guards.keys() - gpus:
             self._guards.pop(gpu).end()
         return is_new
+
+    def actors(self) -> list[Any]:
+        return [actor for guard in self._guards.values() for actor in guard.actors]
 
     def refs(self) -> list[Any]:
         return [guard.asked for guard in self._guards.values() if guard.asked is not None]
