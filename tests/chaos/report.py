@@ -10,7 +10,7 @@ from statistics import median
 from tests.chaos.faults import Hit
 from tests.chaos.rendering import STEP_S
 from tests.chaos.schedule import COUNTS, STORAGE, Kind
-from tests.chaos.storm import Outcome
+from tests.chaos.storm import FAULT_LIMIT_S, Outcome
 
 # Three times what is set, for each the time until the driver says that it is lost.
 BOUNDS_S: dict[Kind, float] = {
@@ -80,7 +80,11 @@ def _lines(outcome: Outcome, *, seed: int) -> Iterator[str]:
             yield _row((kind.replace("_", " "), len(hits), survived, detected, recovered))
     yield ""
     yield "Times are minimum, median and maximum, from the moment of the fault: detected when the driver says so,"
-    yield "recovered when every crew that was hit works again, or (driver, storage) when the next clip is done."
+    yield "recovered when every crew that was hit works again, or its clip is done (ffmpeg), or the next one (driver,"
+    yield "storage)."
+    bounds = ", ".join(f"{kind.replace('_', ' ')} {bound_s:g} s" for kind, bound_s in BOUNDS_S.items())
+    yield f"The storm fails where more is needed to detect ({bounds})"
+    yield f"or to recover ({FAULT_LIMIT_S:g} s). Time in which storage is away does not count: the driver waits for it."
 
 
 def _row(cells: Iterable[object]) -> str:
