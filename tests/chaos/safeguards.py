@@ -128,7 +128,7 @@ SAFEGUARDS = (
     Safeguard(
         "and forgiven after a time",
         "pipeline/policy.py",
-        "if at <= oldest]",
+        "if strike.at <= oldest]",
         "if False]",
         NIGHTS + "test_a_blocked_node_is_used_again_after_a_time",
     ),
