@@ -5,7 +5,7 @@ from typing import Any
 
 import ray
 
-from pipeline.crews.crew import LOADING, Call, Crew, light
+from pipeline.crews.crew import LOADING, Call, Crew, Ref, light
 from pipeline.crews.nodes import node_of, selector
 from pipeline.crews.placements import no_room
 from pipeline.fleet import Done, EncodeOrder, Event, FinishOrder, Order
@@ -18,7 +18,8 @@ class SoloCrew(Crew):
 
     kind: type[Any]
     bundle: Mapping[str, float] = {"CPU": 1.0}
-    _asked_s = 0.0  # when an idle process was asked last whether it is there
+    _asked: Ref = None  # whether the idle process is there: the last time, and when that was
+    _asked_s = 0.0
 
     def start(self) -> None:
         self.kill()  # where it is replaced in the same turn in which its node went
@@ -34,11 +35,19 @@ class SoloCrew(Crew):
         self.wait_for(LOADING, self.cluster.load_timeout_s)
 
     def poll(self) -> None:
-        """An idle process that dies would be found out with its next order only."""
+        """An idle process that dies or freezes would be found out with its next order only."""
         idle = bool(self.seats) and not self.calls
         if idle and self.clock.now - self._asked_s >= self.cluster.health_period_s:
             self._asked_s = self.clock.now
-            self.calls[self.actors[0].where.remote()] = Call(0, lambda seat: None)
+            self._asked = self.actors[0].where.remote()
+            self.calls[self._asked] = Call(0, lambda seat: None)
+
+    def check(self) -> Event | None:
+        """It answers that before its next order, so an order gives it no more time for it."""
+        limit_s = self.cluster.step_least_s
+        if self._asked in self.calls and self.clock.now - self._asked_s > limit_s:
+            return self.hung(f"no answer for {limit_s:g} s, when it had no order")
+        return super().check()
 
     def is_unplaced(self) -> bool:
         return node_of(self.actors[0]) is None

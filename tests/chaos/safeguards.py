@@ -240,11 +240,11 @@ SAFEGUARDS = (
     ),
     # With Ray, and slow.
     Safeguard(
-        "an idle process that dies is noticed",
+        "an idle process that dies or freezes is noticed",
         "pipeline/crews/solo.py",
         "idle = bool(self.seats) and not self.calls",
         "idle = False",
-        "cluster/test_groups.py::test_an_idle_process_that_is_killed_is_noticed_without_an_order",
+        "cluster/test_groups.py::test_an_idle_process_that_is_killed_or_frozen_is_noticed_without_an_order",
     ),
     Safeguard(
         "a card that was lost with several clips is held",

@@ -273,17 +273,23 @@ def pid_of(kind: str) -> int:
     return pid
 
 
-@pytest.mark.parametrize(("crew_id", "kind"), [("encoder-0", "PromptEncoder"), ("finisher-0", "Finisher")])
-def test_an_idle_process_that_is_killed_is_noticed_without_an_order(place: Workplace, crew_id: str, kind: str) -> None:
-    with fleet_of(place) as fleet:
+@pytest.mark.parametrize(
+    ("crew_id", "kind", "by", "noticed_as"),
+    [("encoder-0", "PromptEncoder", signal.SIGKILL, "died"), ("finisher-0", "Finisher", signal.SIGSTOP, "hung")],
+)
+def test_an_idle_process_that_is_killed_or_frozen_is_noticed_without_an_order(
+    place: Workplace, crew_id: str, kind: str, by: signal.Signals, noticed_as: str
+) -> None:
+    with fleet_of(place, step_least_s=4) as fleet:
         ready = started(fleet, crew_id)
         assert fleet.wait(1) == [], "it was asked how it is, and that is no event"
         pid = pid_of(kind)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, by)
         lost = event_of(fleet, timeout_s=KILLED_S)
         assert isinstance(lost, Lost)
-        assert (lost.crew_id, lost.kind, lost.node) == (crew_id, "died", ready.nodes[0])
+        assert (lost.crew_id, lost.kind, lost.node) == (crew_id, noticed_as, ready.nodes[0])
         assert f"process {pid}" in lost.reason
+        wait_until(lambda: not is_alive(pid), timeout_s=20)
 
 
 def test_a_killed_finisher_is_lost_with_its_order_and_starts_again(place: Workplace) -> None:
