@@ -6,6 +6,7 @@ get the card first, and those that the others hold are back at once.
 """
 
 import logging
+import threading
 from typing import Any
 
 import ray
@@ -27,15 +28,20 @@ class Holder:
     def where(self) -> Seat:
         return seat()
 
+    def stay(self) -> None:
+        """Never answers."""
+        threading.Event().wait()
+
 
 class Guard:
-    """Of one card. `asked` is the reference to the answer of the newest actor, until the card is found or given up."""
+    """Of one card. `asked` is what the newest actor is to answer: where it is, and from then on that it stays."""
 
     def __init__(self, gpu: Gpu, *, clock: Attention) -> None:
         self.gpu, self._clock = gpu, clock
         self._since_s = clock.now
         self.actors: list[Any] = []
-        self.asked: Any = None
+        self.asked: Any = None  # given up, if nothing
+        self.seeks = True
         self._seek()
 
     def _seek(self) -> None:
@@ -44,27 +50,29 @@ class Guard:
         self.actors.append(ray.remote(Holder).options(**options).remote())
         self.asked = self.actors[-1].where.remote()
 
-    def collect(self) -> None:
-        """Takes the answer, which has arrived."""
+    def collect(self) -> bool:
+        """Takes the answer, which has arrived. False: it had the card and is gone; another is to be held for it."""
         try:
             found: Any = ray.get(self.asked, timeout=GET_S)
-        except RayError as error:  # its node is gone, most likely
-            log.warning("%s cannot be held back: %s", self.gpu, type(error).__name__)
-            self.end()
-            return
+        except RayError as error:
+            log.warning("%s is not held back: %s", self.gpu, type(error).__name__)
+            had_it = not self.seeks
+            self.end()  # where it never had it, its node is gone, most likely
+            return not had_it
         if found.card == self.gpu:
-            self.asked = None
             self._keep(self.actors[-1:])
+            self.asked, self.seeks = self.actors[0].stay.remote(), False
         else:
             self._seek()
+        return True
 
     def check(self) -> None:
-        if self.asked is not None and self._clock.now - self._since_s > SEEK_S:
+        if self.seeks and self._clock.now - self._since_s > SEEK_S:
             log.warning("%s cannot be held back: it is somebody else's", self.gpu)
             self.end()
 
     def end(self) -> None:
-        self.asked = None
+        self.asked, self.seeks = None, False
         self._keep([])
 
     def _keep(self, kept: list[Any]) -> None:
@@ -97,15 +105,18 @@ class Guards:
         return [guard.asked for guard in self._guards.values() if guard.asked is not None]
 
     def collect(self, ref: Any) -> None:
-        for guard in self._guards.values():
-            if guard.asked == ref:
-                guard.collect()
+        for gpu, guard in list(self._guards.items()):
+            if guard.asked == ref and not guard.collect():
+                del self._guards[gpu]
 
     def seek(self) -> bool:
         """Goes on with it. Whether all that can be had are held."""
         for guard in self._guards.values():
             guard.check()
         ahead = sorted(self._wanted - self._guards.keys())
-        if ahead and not self.refs():
+        if ahead and not self._seeks():
             self._guards[ahead[0]] = Guard(ahead[0], clock=self._clock)
-        return not self.refs()
+        return not self._seeks()
+
+    def _seeks(self) -> bool:
+        return any(guard.seeks for guard in self._guards.values())

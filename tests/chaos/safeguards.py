@@ -254,6 +254,13 @@ SAFEGUARDS = (
         "cluster/test_nodes.py::test_a_blocked_card_is_held_back_and_groups_get_others",
     ),
     Safeguard(
+        "and held again when its guard dies",
+        "pipeline/crews/guards.py",
+        "                del self._guards[gpu]\n",
+        "                pass\n",
+        "cluster/test_nodes.py::test_a_blocked_card_is_held_back_and_groups_get_others",
+    ),
+    Safeguard(
         "a node that joins takes the place of what was given up",
         "pipeline/cluster.py",
         "sum(crew_id not in self._given_up for crew_id in same)",

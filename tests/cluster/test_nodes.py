@@ -23,7 +23,7 @@ from pipeline.fleet import Done, Event, Gpu, Joined, Lost
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings
 from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started, workplace
-from tests.cluster.runs import LONG
+from tests.cluster.runs import LONG, descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
 NODE_S = 20  # in which a node that died is noticed
@@ -163,6 +163,9 @@ def test_a_blocked_card_is_held_back_and_groups_get_others(
         (its_own,) = started(fleet, "group-0").gpus
         assert its_own in cards - {bad}
         wait_for_gpus(1.0)
+        killed = holder(fleet)
+        os.kill(killed, signal.SIGKILL)
+        holder(fleet, other_than=killed)
         os.kill(fleet.rank_pids()["group-0"][0], signal.SIGKILL)
         lost = event_of(fleet)
         assert isinstance(lost, Lost)
@@ -181,3 +184,14 @@ def wait_for_gpus(free: float) -> None:
     while (there := ray.available_resources().get("GPU", 0.0)) != free:  # type: ignore[no-untyped-call]
         assert time.monotonic() < end, f"{there:g} cards are free, expected {free:g}"
         time.sleep(0.1)
+
+
+def holder(fleet: RayFleet, *, other_than: int = 0) -> int:
+    """Process of the only guard, once there is just one."""
+    end = time.monotonic() + 20
+    while True:
+        found = [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::Holder")]
+        if len(found) == 1 and found[0] != other_than:
+            return found[0]
+        assert time.monotonic() < end, f"{len(found)} cards are held, expected one by another process"
+        assert fleet.wait(0.2) == []
