@@ -46,6 +46,15 @@ def find_files(uri: str, *, storage: StorageSettings) -> list[FoundFile]:
     raise ManifestError(uri, [Finding(-1, "", reason, "a Parquet file, a folder of them or a glob")])
 
 
+def file_marks(uri: str, *, storage: StorageSettings) -> list[str]:
+    """A word for each file, another one when the file is written again."""
+    marks = []
+    for file in find_files(uri, storage=storage):
+        part = file.store.get_part(file.key, 0, 1)
+        marks.append(f"{file.where} {part.size_bytes} {part.etag}" if part else file.where)
+    return marks
+
+
 def _find(uri: str, storage: StorageSettings) -> Iterator[FoundFile]:
     check_kind(uri)
     root, name = split_uri(uri.rstrip("/"))
