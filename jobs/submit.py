@@ -14,7 +14,7 @@ from jobs.elsewhere import TYPED, run_name, wants_kuberay
 from jobs.kuberay import start_job
 from jobs.ray_jobs import place_there, submit_ray_job
 from jobs.settings import run_settings
-from pipeline.again import Asked
+from pipeline.again import Asked, mark_of
 from pipeline.errors import ConfigError
 from pipeline.manifest.sources import file_marks
 from pipeline.settings import RunSettings
@@ -32,15 +32,19 @@ def submit(values: Mapping[str, Any]) -> int:
     left = rows_left(settings) if looks else None
     where = settings.output if wants_kuberay(values) else place_there(settings.output)
     name = run_name(where, values["name"], day=datetime.now(UTC).date())
-    asked = Asked(name=name, mark=mark_of(values, settings, reads=looks), left=left)
+    asked = Asked(name=name, mark=asked_mark(values, settings, reads=looks), left=left)
     return start_job(values, asked) if wants_kuberay(values) else submit_ray_job(values, asked)
 
 
-def mark_of(values: Mapping[str, Any], settings: RunSettings, *, reads: bool) -> str:
-    """The same for the same settings and, if somebody may read them, the same files of the manifest."""
+def asked_mark(values: Mapping[str, Any], settings: RunSettings, *, reads: bool) -> str:
+    """The same for the same settings and, where somebody may read them, the same files of the manifest."""
     said = {key: value for key, value in values.items() if key not in NO_MARK}
-    table = file_marks(settings.manifest, storage=settings.storage) if reads else [settings.manifest]
-    return hashlib.sha256(json.dumps([said, table], sort_keys=True).encode()).hexdigest()[:16]
+    said["manifest"] = ",".join(map(place_there, settings.manifest.split(",")))
+    return mark_of(_digest(said), _digest(file_marks(settings.manifest, storage=settings.storage)) if reads else None)
+
+
+def _digest(said: object) -> str:
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def rows_left(settings: RunSettings) -> int:

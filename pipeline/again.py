@@ -15,7 +15,7 @@ State = Literal["at work", "succeeded", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a job is to do. `mark` is another one when the table or a setting has changed."""
+    """What a job is to do. `mark`: of its settings and, where somebody has looked, its table (`mark_of`)."""
 
     name: str
     mark: str
@@ -30,6 +30,17 @@ class Known:
     mark: str | None  # None: whoever submitted it left none
     status: str  # in the server's own words
     state: State
+
+
+def mark_of(settings: str, table: str | None) -> str:
+    """Two digests in one word, to be kept with a job."""
+    return f"{settings}-{table or ''}"
+
+
+def is_same(mark: str, other: str | None) -> bool:
+    """As far as is known: a table at which nobody has looked may be any."""
+    (settings, _, table), (others, _, its) = mark.partition("-"), (other or "").partition("-")
+    return settings == others and (table == its or not table or not its)
 
 
 def name_or_known(asked: Asked, look: Callable[[str], Known | None]) -> str | Known:
@@ -49,7 +60,7 @@ def name_or_known(asked: Asked, look: Callable[[str], Known | None]) -> str | Kn
 
 def is_followed(asked: Asked, last: Known) -> bool:
     """Whether a next job is wanted. LeaseHeld where it is, and the last one is still at work."""
-    changed = asked.mark != last.mark
+    changed = not is_same(asked.mark, last.mark)
     if last.state != "at work":
         return last.state == "failed" or changed or bool(asked.left)
     if changed:

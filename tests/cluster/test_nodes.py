@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
@@ -26,8 +27,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
 
 
 @contextmanager
-def another_node(cluster: Cluster, *, num_cpus: int) -> Iterator[Any]:
-    node = cluster.add_node(num_cpus=num_cpus, object_store_memory=100_000_000)
+def another_node(cluster: Cluster, *, num_cpus: int, num_gpus: int = 0) -> Iterator[Any]:
+    node = cluster.add_node(num_cpus=num_cpus, num_gpus=num_gpus, object_store_memory=100_000_000)
     try:
         yield node
     finally:
@@ -102,6 +103,18 @@ def test_a_fixed_number_of_groups_does_not_grow(shared_cluster: Cluster, weights
     with another_node(shared_cluster, num_cpus=2):
         look(fleet)
     fleet.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_node_whose_image_has_no_cuda_says_so(shared_cluster: Cluster, weights: Path, tmp_path: Path) -> None:
+    place = workplace(weights, tmp_path, device="cuda")
+    with another_node(shared_cluster, num_cpus=1, num_gpus=1), fleet_of(place, tp=1) as fleet:
+        fleet.start("group-0")
+        lost = event_of(fleet)
+    assert isinstance(lost, Lost)
+    assert (lost.kind, lost.fatal) == ("died", None), "another node may have one"
+    assert "NoCard: Ray counts a GPU on " in lost.reason
+    assert f"but torch {torch.__version__} sees none there" in lost.reason
 
 
 def test_what_other_runs_of_this_output_left_is_removed(

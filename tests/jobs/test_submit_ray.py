@@ -20,7 +20,7 @@ from jobs.compose import compose_values
 from jobs.elsewhere import TYPED
 from jobs.ray_jobs import place_there, words_there
 from jobs.settings import run_settings
-from jobs.submit import OWN, mark_of
+from jobs.submit import OWN, asked_mark
 from jobs.words import read_words
 from tests.e2e.runs import write_manifest
 
@@ -137,7 +137,7 @@ def test_the_mark_of_a_job_is_another_when_the_table_or_a_setting_is(
         typed = [f"manifest={manifest}", "output=out", *words]
         values = compose_values("submit", read_words(typed)) | {TYPED: typed}
         settings = run_settings({key: value for key, value in values.items() if key not in OWN} | {"address": None})
-        return mark_of(values, settings, reads=True)
+        return asked_mark(values, settings, reads=True)
 
     first = mark("media.crf=20", "parallel=tp1")
     assert mark("parallel=tp1", "media.crf=20", manifest="rows.parquet") == first, "said in other words"
