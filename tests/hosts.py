@@ -31,6 +31,12 @@ class Host:
     name: str
     address: str
     process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def assert_is_up(self) -> None:
+        """With the end of what its command said, where that has ended."""
+        said = self.log.read_text(errors="replace")[-2000:]
+        assert self.process.poll() is None, f"{self.name} left with {self.process.returncode}:\n{said}"
 
     def cut_off(self) -> None:
         """Nothing comes in or out any more."""
@@ -78,7 +84,7 @@ def host(number: int, command: Sequence[str], *, log: Path, environment: dict[st
             )
         )
         try:
-            yield Host(name, address, process)
+            yield Host(name, address, process, log)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # --kill-child takes all of the host along
