@@ -59,13 +59,20 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
     except SystemExit as error:  # while it starts, Ray answers SIGTERM by leaving with 15 and without a word
         raise KeyboardInterrupt from error
     except Exception as error:  # a node that is slow to start is a bare Exception of Ray's
-        where = settings.address or "this machine"
-        raise ClusterError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from error
+        raise ClusterError(_told(error, settings.address or "this machine")) from error
     log.info("Ray is ready after %.1f s", time.monotonic() - began)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _told(error: Exception, where: str) -> str:
+    """In one line; Ray names both versions where they differ, its own or Python's."""
+    said = " ".join(str(error).split())
+    if said.startswith("Version mismatch"):
+        return f"the Ray cluster at {where} works with its own version alone: {said}"
+    return f"no Ray cluster at {where}: {said}"
 
 
 def _knock(address: str) -> None:

@@ -1,7 +1,11 @@
 """Ray that does not come up is one message and an exit code, whatever it raises."""
 
+import platform
+import socket
+
 import pytest
 import ray
+from ray._private.utils import check_version_info
 
 from pipeline.cluster import ClusterError, connect
 from pipeline.settings import ClusterSettings, ParallelSettings
@@ -21,3 +25,27 @@ def test_a_node_that_is_too_slow_to_start_is_said(monkeypatch: pytest.MonkeyPatc
         connect(ClusterSettings(), parallel=ParallelSettings()),
     ):
         raise AssertionError("there is no Ray")
+
+
+@pytest.mark.parametrize("changed", [{"ray_version": "2.59.0"}, {"python_version": "3.10.13"}])
+def test_a_cluster_of_another_version_is_named_with_both(
+    changed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own comparison, of what such a cluster says of itself."""
+    ray_version, python_version = ray.__version__, platform.python_version()
+    there = {"ray_version": ray_version, "python_version": python_version} | changed
+
+    def init(**settings: object) -> None:
+        check_version_info(there, "node 10.0.0.9")
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as head,
+        pytest.raises(ClusterError) as caught,
+        connect(ClusterSettings(address=f"127.0.0.1:{head.getsockname()[1]}"), parallel=ParallelSettings()),
+    ):
+        raise AssertionError("there is no Ray")
+    told = str(caught.value)
+    assert told.startswith("the Ray cluster at 127.0.0.1:")
+    assert f"started with: Ray: {there['ray_version']} Python: {there['python_version']} This process" in told
+    assert told.endswith(f"started with: Ray: {ray_version} Python: {python_version}")
