@@ -17,7 +17,7 @@ from pipeline.crews.group import RenderGroup
 from pipeline.crews.nodes import NodeWatch, is_alive, look
 from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
-from pipeline.errors import ConfigError, RenderError
+from pipeline.errors import ClusterError, ConfigError
 from pipeline.fleet import Event, Joined, Lost, Order
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.signals import heard_at_last
@@ -35,15 +35,11 @@ CLOSING_S = 0.05
 log = logging.getLogger(__name__)
 
 
-class ClusterError(RenderError):
-    """There is no Ray to work with."""
-
-
 @contextmanager
 def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterator[None]:
     """A Ray to work with: the one that this process has already, the one at the address, or one of our own.
 
-    What was started here ends here; what was there before stays as it was.
+    What was started here ends here; what was there before stays as it was. Raises ClusterError.
     """
     if ray.is_initialized():
         yield

@@ -7,7 +7,8 @@ import pytest
 import ray
 from ray._private.utils import check_version_info
 
-from pipeline.cluster import ClusterError, connect
+from pipeline.cluster import connect
+from pipeline.errors import ClusterError
 from pipeline.settings import ClusterSettings, ParallelSettings
 
 TOO_SLOW = "The current node timed out during startup.\nThis could happen because some of the raylet failed"
