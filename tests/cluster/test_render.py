@@ -79,11 +79,11 @@ def test_a_run_without_room_ends_with_five_and_says_what_is_missing(weights: Pat
     write_manifest(tmp_path, ["a"])
     settings = run_settings(tmp_path, weights)
     hasty = dataclasses.replace(settings.cluster, placement_timeout_s=2)
-    once = dataclasses.replace(settings.retry, max_crew_losses=1)
+    twice = dataclasses.replace(settings.retry, max_crew_losses=2, max_clip_deaths=1)
     full = place("somebody-else's", {"CPU": 1.0}, NUM_CPUS - 3, packing="PACK", off=())  # one less than is needed
     try:
         ray.get(full.ready(), timeout=20)
-        summary = render_manifest(dataclasses.replace(settings, cluster=hasty, retry=once))
+        summary = render_manifest(dataclasses.replace(settings, cluster=hasty, retry=twice))
     finally:
         remove_placement_group(full)
     assert (summary.exit_code, summary.num_rendered, summary.num_pending) == (5, 0, 1)
