@@ -65,7 +65,8 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
 
 def _told(error: Exception, where: str) -> str:
     """In one line; Ray names both versions where they differ, its own or Python's."""
-    said = " ".join(str(error).split())
+    before, trace, after = str(error).partition("Traceback (most recent call last):")  # of its server's
+    said = " ".join((before + after.strip().rpartition("\n")[2] if trace else before).split())
     if said.startswith("Version mismatch"):
         return f"the Ray cluster at {where} works with its own version alone: {said}"
     return f"no Ray cluster at {where}: {said}"

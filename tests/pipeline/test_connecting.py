@@ -28,6 +28,23 @@ def test_a_node_that_is_too_slow_to_start_is_said(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("there is no Ray")
 
 
+def test_a_traceback_of_the_cluster_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray's client says it, at ray://HOST:PORT."""
+    told = (
+        'Initialization failure from server:\nTraceback (most recent call last):\n  File "x.py", line 3\nGone: pid 7\n'
+    )
+
+    def init(**settings: object) -> None:
+        raise ConnectionAbortedError(told)
+
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(ClusterError, match=r"^no Ray cluster at auto: Initialization failure from server: Gone: pid 7$"),
+        connect(ClusterSettings(address="auto"), parallel=ParallelSettings()),
+    ):
+        raise AssertionError("there is no Ray")
+
+
 @pytest.mark.parametrize("changed", [{"ray_version": "2.59.0"}, {"python_version": "3.10.13"}])
 def test_a_cluster_of_another_version_is_named_with_both(
     changed: dict[str, str], monkeypatch: pytest.MonkeyPatch
