@@ -69,6 +69,8 @@ def _told(error: Exception, where: str) -> str:
     said = " ".join((before + after.strip().rpartition("\n")[2] if trace else before).split())
     if said.startswith("Version mismatch"):
         return f"the Ray cluster at {where} works with its own version alone: {said}"
+    if "resolve node to connect to" in said:
+        return f"this machine is no node of the Ray cluster at {where}: run it on one, or say address=ray://HOST:10001"
     return f"no Ray cluster at {where}: {said}"
 
 

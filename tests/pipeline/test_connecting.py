@@ -1,6 +1,7 @@
 """Ray that does not come up is one message and an exit code, whatever it raises."""
 
 import platform
+import re
 import socket
 
 import pytest
@@ -28,18 +29,26 @@ def test_a_node_that_is_too_slow_to_start_is_said(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("there is no Ray")
 
 
-def test_a_traceback_of_the_cluster_is_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ray's client says it, at ray://HOST:PORT."""
-    told = (
-        'Initialization failure from server:\nTraceback (most recent call last):\n  File "x.py", line 3\nGone: pid 7\n'
-    )
-
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (  # as Ray's client says it, at ray://HOST:PORT
+            'Failure from server:\nTraceback (most recent call last):\n  File "x.py", line 3\nGone: pid 7\n',
+            "no Ray cluster at auto: Failure from server: Gone: pid 7",
+        ),
+        (
+            "No node info found matching attributes: '' when trying to resolve node to connect to.",
+            "this machine is no node of the Ray cluster at auto: run it on one, or say address=ray://HOST:10001",
+        ),
+    ],
+)
+def test_what_ray_says_is_put_in_one_line(error: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**settings: object) -> None:
-        raise ConnectionAbortedError(told)
+        raise RuntimeError(error)
 
     monkeypatch.setattr(ray, "init", init)
     with (
-        pytest.raises(ClusterError, match=r"^no Ray cluster at auto: Initialization failure from server: Gone: pid 7$"),
+        pytest.raises(ClusterError, match=f"^{re.escape(said)}$"),
         connect(ClusterSettings(address="auto"), parallel=ParallelSettings()),
     ):
         raise AssertionError("there is no Ray")
