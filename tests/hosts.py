@@ -105,7 +105,12 @@ def _plug_in(name: str, address: str, stack: ExitStack) -> None:
 
 def _script(name: str) -> str:
     """What a host does before its command: folders of its own over the shared ones, ours hidden."""
-    lines = [f"hostname {name}", "mount -t tmpfs shm /dev/shm", "mount -t tmpfs tmp /tmp"]
+    lines = [f"hostname {name}", "mount -t tmpfs shm /dev/shm"]
+    if ROOT.is_relative_to("/tmp"):  # a checkout there, with the Python that runs us, is to be seen all the same
+        lines += [f"mount --bind '{ROOT}' /mnt", "mount -t tmpfs tmp /tmp", f"mkdir -p '{ROOT}'"]
+        lines += [f"mount --move /mnt '{ROOT}'"]
+    else:
+        lines += ["mount -t tmpfs tmp /tmp"]
     lines += [f"mount -t tmpfs hidden '{ROOT / folder}'" for folder in SOURCES]
     return " && ".join([*lines, 'exec "$@"'])
 
