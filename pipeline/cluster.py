@@ -18,7 +18,7 @@ from pipeline.crews.guards import Guards
 from pipeline.crews.nodes import NodeWatch, held_back, holds, is_alive, look
 from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
-from pipeline.errors import ConfigError, RenderError
+from pipeline.errors import ClusterError, ConfigError
 from pipeline.fleet import Event, Gpu, Joined, Lost, Order
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.signals import heard_at_last
@@ -36,15 +36,11 @@ CLOSING_S = 0.05
 log = logging.getLogger(__name__)
 
 
-class ClusterError(RenderError):
-    """There is no Ray to work with."""
-
-
 @contextmanager
 def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterator[None]:
     """A Ray to work with: the one that this process has already, the one at the address, or one of our own.
 
-    What was started here ends here; what was there before stays as it was.
+    What was started here ends here; what was there before stays as it was. Raises ClusterError.
     """
     if ray.is_initialized():
         yield
@@ -60,13 +56,23 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
     except SystemExit as error:  # while it starts, Ray answers SIGTERM by leaving with 15 and without a word
         raise KeyboardInterrupt from error
     except Exception as error:  # a node that is slow to start is a bare Exception of Ray's
-        where = settings.address or "this machine"
-        raise ClusterError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from error
+        raise ClusterError(_told(error, settings.address or "this machine")) from error
     log.info("Ray is ready after %.1f s", time.monotonic() - began)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _told(error: Exception, where: str) -> str:
+    """In one line; Ray names both versions where they differ, its own or Python's."""
+    before, trace, after = str(error).partition("Traceback (most recent call last):")  # of its server's
+    said = " ".join((before + after.strip().rpartition("\n")[2] if trace else before).split())
+    if said.startswith("Version mismatch"):
+        return f"the Ray cluster at {where} works with its own version alone: {said}"
+    if "resolve node to connect to" in said:
+        return f"this machine is no node of the Ray cluster at {where}: run it on one, or say address=ray://HOST:10001"
+    return f"no Ray cluster at {where}: {said}"
 
 
 def _knock(address: str) -> None:

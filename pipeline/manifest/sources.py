@@ -54,6 +54,15 @@ def from_anywhere(uri: str, *, storage: StorageSettings) -> str:
     return absolute(uri)
 
 
+def file_marks(uri: str, *, storage: StorageSettings) -> list[str]:
+    """A word for each file, another one when the file is written again."""
+    marks = []
+    for file in find_files(uri, storage=storage):
+        part = file.store.get_part(file.key, 0, 1)
+        marks.append(f"{file.where} {part.size_bytes} {part.etag}" if part else file.where)
+    return marks
+
+
 def _find(uri: str, storage: StorageSettings) -> Iterator[FoundFile]:
     check_kind(uri)
     root, name = split_uri(uri.rstrip("/"))

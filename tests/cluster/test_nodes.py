@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
@@ -114,6 +115,18 @@ def test_a_fixed_number_of_crews_grows_only_in_the_place_of_those_that_are_given
         joined = next_events(fleet)
         assert joined == [Joined(crew_id="group-1", stage="render"), Joined(crew_id="finisher-1", stage="finish")]
     fleet.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_node_whose_image_has_no_cuda_says_so(shared_cluster: Cluster, weights: Path, tmp_path: Path) -> None:
+    place = workplace(weights, tmp_path, device="cuda")
+    with another_node(shared_cluster, num_cpus=1, num_gpus=1), fleet_of(place, tp=1) as fleet:
+        fleet.start("group-0")
+        lost = event_of(fleet)
+    assert isinstance(lost, Lost)
+    assert (lost.kind, lost.fatal) == ("died", None), "another node may have one"
+    assert "NoCard: Ray counts a GPU on " in lost.reason
+    assert f"but torch {torch.__version__} sees none there" in lost.reason
 
 
 def test_what_other_runs_of_this_output_left_is_removed(
