@@ -240,6 +240,16 @@ class ModelConfig:
         )
 
     @property
+    def shows_sound_noised(self) -> bool:
+        """Networks that predict clean samples know one noise level for video and sound (`sampling/given_sound.py`)."""
+        return self.transformer.prediction == "clean"
+
+    @property
+    def takes_sound(self) -> bool:
+        """Whether it can render to a given sound. The release does so in its guided stage alone, and holds it clean."""
+        return self.first_stage == "base" or self.shows_sound_noised
+
+    @property
     def transformers(self) -> Mapping[str, TransformerConfig]:
         """The stages' folders below the weights root, and what lies in them."""
         parts = {"base" if self.first_stage == "base" else "distill": self.transformer}

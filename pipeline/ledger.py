@@ -65,12 +65,14 @@ class ClipRecord:
 
 def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> JsonDict:
     """All that decides a clip's files. Not priority, position, parallel layout, retry or storage settings."""
+    given = {} if clip.audio_in is None else {"audio_in_sha256": clip.audio_in.identity}
     return {
         "format": 1,
         "prompt": clip.prompt,
         "negative_prompt": clip.negative_prompt,
         "image_sha256": clip.image.identity if clip.image else None,  # in object storage not its digest
         "audio": clip.audio,
+        **given,  # a clip without one is named as before there were any
         "resolution": clip.resolution,
         "ratio": clip.ratio,
         "duration_s": clip.duration_s,

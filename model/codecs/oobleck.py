@@ -1,4 +1,5 @@
-"""Stable Audio Open's VAE through diffusers: audio latents to stereo sound, resampled to the delivered rate.
+"""Stable Audio Open's VAE through diffusers: audio latents to stereo sound, resampled to the delivered rate; given
+sounds to audio latents.
 
 C latent channels, L latents of 2048 samples each.
 """
@@ -7,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.codecs.libraries import build_diffusers, fill, find_tensors
 from model.codecs.parts import AUDIO
 from model.config import ModelConfig
+from model.sounds import resampled
 from model.weights import TensorEntry, WeightReader, WeightsMismatch
 
 
@@ -29,17 +32,20 @@ class OobleckDecoder:
         return resampled(waveform, num_samples).clamp(-1, 1)
 
 
-def resampled(waveform: Tensor, num_samples: int) -> Tensor:
-    """[channels, n] -> [channels, num_samples] by cutting or padding the spectrum, as `scipy.signal.resample` does."""
-    n = waveform.shape[-1]
-    spectrum = torch.fft.rfft(waveform.double())
-    kept = min(n, num_samples)
-    cut = spectrum.new_zeros((*spectrum.shape[:-1], num_samples // 2 + 1))
-    cut[..., : kept // 2 + 1] = spectrum[..., : kept // 2 + 1]
-    if kept % 2 == 0 and n != num_samples:  # the middle frequency stands for two where it is an end, for one elsewhere
-        cut[..., kept // 2] *= 2 if num_samples < n else 0.5
-    scaled: Tensor = torch.fft.irfft(cut, num_samples) * (num_samples / n)
-    return scaled.to(waveform.dtype)
+class OobleckEncoder:
+    """Runs in float32; the posterior's mean, so that a sound is the same latent each time."""
+
+    def __init__(self, vae: Any, *, encoded_rate_hz: int, device: str) -> None:
+        self._vae, self._device = vae, device
+        self.encoded_rate_hz = encoded_rate_hz
+
+    @torch.inference_mode()
+    def encode_sound(self, waveform: Tensor, /, *, num_latents: int) -> Tensor:
+        whole = functional.pad(waveform, (0, num_latents * int(self._vae.hop_length) - waveform.shape[-1]))
+        channels = int(self._vae.config.audio_channels)
+        posterior = self._vae.encode(whole.expand(1, channels, -1).float().to(self._device)).latent_dist
+        mean: Tensor = posterior.mean[0].T.cpu()
+        return mean
 
 
 def load_oobleck(model: ModelConfig, reader: WeightReader, *, device: str) -> OobleckDecoder:
@@ -52,6 +58,13 @@ def load_oobleck(model: ModelConfig, reader: WeightReader, *, device: str) -> Oo
         sample_rate_hz=model.sample_rate_hz,
         device=device,
     )
+
+
+def load_oobleck_encoder(model: ModelConfig, reader: WeightReader, *, device: str) -> OobleckEncoder:
+    """The encoding half. Raises WeightsMismatch."""
+    vae, entries = _find_oobleck(model, reader)
+    fill(vae, reader, entries, dtype=torch.float32, device=device, kept=("encoder",))
+    return OobleckEncoder(vae, encoded_rate_hz=model.audio_latents_per_s * int(vae.hop_length), device=device)
 
 
 def check_oobleck(model: ModelConfig, reader: WeightReader) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from model.images import prepare_image
 from pipeline.convert.conversion import Conversion, Format, convert
 from pipeline.errors import ManifestError
-from pipeline.images.reading import BadImage, ImageReader
+from pipeline.inputs.images import BadInput, ImageReader
 from tests.fuzz.inputs import make_case, seeds
 from tests.manifests import STORAGE, count_words
 from tests.models import small_model
@@ -76,7 +76,7 @@ def _table(target: str) -> Callable[[bytes, Path], str | None]:
 
 def _image(data: bytes, folder: Path) -> str | None:
     (read,) = ImageReader([str(folder)], storage=STORAGE).read_all([data]).values()
-    if isinstance(read, BadImage):
+    if isinstance(read, BadInput):
         return str(read)
     try:
         prepare_image(data, height=64, width=64)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from model.codecs import build_audio_decoder, build_image_encoder, build_video_decoder
 from model.codecs.normalisation import MEAN, SPREAD, denormalised, normalised
-from model.codecs.oobleck import resampled
 from model.codecs.turbo import TurboDecoder
 from model.codecs.turbo_weights import load_turbo
 from model.codecs.wan import WanVideoDecoder, load_wan
 from model.config import ModelConfig
+from model.sounds import resampled
 from model.weights import LocalWeights
 from pipeline.media import cut_waveform
 from tests.frames import shape_of
