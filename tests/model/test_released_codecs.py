@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.codecs import build_audio_decoder, build_image_encoder, build_video_decoder
+from model.codecs import build_audio_decoder, build_image_encoder, build_sound_encoder, build_video_decoder
 from model.codecs.normalisation import MEAN, SPREAD, denormalised, normalised
 from model.codecs.turbo import TurboDecoder
 from model.codecs.turbo_weights import load_turbo
 from model.codecs.wan import WanVideoDecoder, load_wan
 from model.config import ModelConfig
-from model.sounds import resampled
+from model.sounds import fitted, mono, resampled
 from model.weights import LocalWeights
 from pipeline.media import cut_waveform
 from tests.frames import shape_of
@@ -147,6 +147,27 @@ def test_sound_is_decoded_as_diffusers_does_and_resampled(released_weights: Path
     assert sound.sample_rate_hz == 44_100
     np.testing.assert_allclose(sound.decode(latent).double().numpy(), wanted, atol=1e-5)
     assert wanted.std() > 0.01
+
+
+def test_a_sound_is_encoded_as_diffusers_does_from_the_spec_s_words(released_weights: Path, model: ModelConfig) -> None:
+    """Mono at 51,200 Hz, cut to the seconds, doubled to stereo, silence for the one latent more: in float64 up to there."""
+    from diffusers import AutoencoderOobleck
+
+    given = noise(2, 3 * 48_000 + 99) * 0.1
+    encoder = build_sound_encoder(model, LocalWeights(released_weights))
+    assert encoder.encoded_rate_hz == 51_200
+    waveform = mono(fitted(given, rate_hz=48_000, to_rate_hz=encoder.encoded_rate_hz, seconds=3))
+    latent = encoder.encode_sound(waveform, num_latents=76)
+    piece = given[:, : 3 * 48_000].double().numpy().mean(axis=0)
+    resampled_piece = scipy.signal.resample(np.concatenate([piece, piece[::-1]]), 6 * 51_200)[: 3 * 51_200]
+    whole = torch.from_numpy(np.tile(np.append(resampled_piece, np.zeros(2048)), (1, 2, 1))).float()
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        vae = AutoencoderOobleck.from_pretrained(released_weights / "audio_vae").eval()
+    with torch.inference_mode():
+        wanted = vae.encode(whole).latent_dist.mean[0].T
+    assert latent.shape == (76, 64)
+    assert wanted.std() > 0.001
+    torch.testing.assert_close(latent, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_every_duration_gets_its_exact_number_of_samples(released_weights: Path, model: ModelConfig) -> None:
