@@ -75,7 +75,8 @@ def check_oobleck(model: ModelConfig, reader: WeightReader) -> None:
 def _find_oobleck(model: ModelConfig, reader: WeightReader) -> tuple[Any, dict[str, TensorEntry]]:
     from diffusers import AutoencoderOobleck
 
-    expected = {"decoder_input_channels": model.transformer.audio_in_channels}
+    channels = model.transformer.audio_in_channels
+    expected = {"decoder_input_channels": channels, "encoder_hidden_size": 2 * channels}  # mean and spread of each
     vae = build_diffusers(AutoencoderOobleck, reader, part=AUDIO, expected=expected)
     if vae.config.audio_channels not in (1, 2):
         raise WeightsMismatch(f"{AUDIO}/config.json: audio_channels is {vae.config.audio_channels}, expected 1 or 2")

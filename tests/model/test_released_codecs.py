@@ -23,7 +23,7 @@ from model.sounds import fitted, mono, resampled
 from model.weights import LocalWeights
 from pipeline.media import cut_waveform
 from tests.frames import shape_of
-from tests.released import released_model, write_turbo
+from tests.released import AUDIO_CHANNELS, released_model, write_turbo
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXACT = ("model.compute_dtype=float32",)
@@ -137,7 +137,7 @@ def test_resampling_is_that_of_scipy(n: int, num_samples: int) -> None:
 def test_sound_is_decoded_as_diffusers_does_and_resampled(released_weights: Path, model: ModelConfig) -> None:
     from diffusers import AutoencoderOobleck
 
-    latent = noise(9, 64)
+    latent = noise(9, AUDIO_CHANNELS)
     sound = build_audio_decoder(model, LocalWeights(released_weights))
     with pytest.warns(FutureWarning, match="weight_norm"):
         vae = AutoencoderOobleck.from_pretrained(released_weights / "audio_vae").eval()
@@ -150,7 +150,7 @@ def test_sound_is_decoded_as_diffusers_does_and_resampled(released_weights: Path
 
 
 def test_a_sound_is_encoded_as_diffusers_does_from_the_spec_s_words(released_weights: Path, model: ModelConfig) -> None:
-    """Mono at 51,200 Hz, cut to the seconds, doubled to stereo, silence for the one latent more: in float64 up to there."""
+    """Mono at 51,200 Hz, cut to the seconds, doubled to stereo, silence for the one latent more."""
     from diffusers import AutoencoderOobleck
 
     given = noise(2, 3 * 48_000 + 99) * 0.1
@@ -165,7 +165,7 @@ def test_a_sound_is_encoded_as_diffusers_does_from_the_spec_s_words(released_wei
         vae = AutoencoderOobleck.from_pretrained(released_weights / "audio_vae").eval()
     with torch.inference_mode():
         wanted = vae.encode(whole).latent_dist.mean[0].T
-    assert latent.shape == (76, 64)
+    assert latent.shape == (76, AUDIO_CHANNELS)
     assert wanted.std() > 0.001
     torch.testing.assert_close(latent, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
@@ -173,7 +173,7 @@ def test_a_sound_is_encoded_as_diffusers_does_from_the_spec_s_words(released_wei
 def test_every_duration_gets_its_exact_number_of_samples(released_weights: Path, model: ModelConfig) -> None:
     sound = build_audio_decoder(model, LocalWeights(released_weights))
     for seconds in (3, 15):
-        waveform = sound.decode(noise(25 * seconds + 1, 64)).numpy()
+        waveform = sound.decode(noise(25 * seconds + 1, AUDIO_CHANNELS)).numpy()
         assert waveform.shape == (2, 44_100 * seconds + 1764)
         shape = shape_of(fps=25, seconds=seconds, rate=44_100)
         assert cut_waveform(waveform, shape=shape).shape == (2, 44_100 * seconds)
