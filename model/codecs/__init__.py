@@ -27,7 +27,7 @@ def build_video_decoder(model: ModelConfig, reader: WeightReader, *, device: str
     if model.codecs.video == "turbo":
         from model.codecs.turbo_weights import load_turbo
 
-        return load_turbo(reader, dtype=_dtype(model), device=device)
+        return load_turbo(reader, dtype=_dtype(model), device=device, band_rows=model.codecs.band_rows)
     from model.codecs.wan import DECODES, WanVideoDecoder, load_wan
 
     vae = load_wan(model, reader, kept=DECODES, device=device)

@@ -1,5 +1,7 @@
 """The codecs of the release against recorded frames, their own libraries and straightforward arithmetic."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from model.codecs import build_audio_decoder, build_image_encoder, build_sound_encoder, build_video_decoder
 from model.codecs.normalisation import MEAN, SPREAD, denormalised, normalised
-from model.codecs.turbo import TurboDecoder
+from model.codecs.turbo import TurboConfig, TurboDecoder, in_bands
 from model.codecs.turbo_weights import load_turbo
 from model.codecs.wan import WanVideoDecoder, load_wan
 from model.config import ModelConfig
@@ -23,9 +25,10 @@ from model.sounds import fitted, mono, resampled
 from model.weights import LocalWeights
 from pipeline.media import cut_waveform
 from tests.frames import shape_of
-from tests.released import AUDIO_CHANNELS, released_model, write_turbo
+from tests.released import AUDIO_CHANNELS, TURBO_JSON, released_model, write_turbo
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+TURBO = TurboConfig.from_json(TURBO_JSON)
 EXACT = ("model.compute_dtype=float32",)
 
 
@@ -66,12 +69,39 @@ def test_a_turbo_checkpoint_gives_the_recorded_frames(tmp_path: Path) -> None:
     write_turbo(tmp_path / "turbo_vae", load_file(GOLDEN / "turbo_vae_weights.safetensors"), config)
     decoder = load_turbo(LocalWeights(tmp_path), dtype=torch.float32, device="cpu")
     recorded = load_file(GOLDEN / "turbo_vae_fp32.safetensors")
-    for num_latent in (2, 9, 14):
+    for num_latent, decoder.band_rows in ((2, 0), (9, 0), (14, 0), (9, 8)):
         frames = torch.cat(list(decoder.decode(recorded[f"latent.{num_latent}"][0])))
         wanted = (recorded[f"video.{num_latent}"][0].double() / 2 + 0.5).clamp(0, 1) * 255
         assert frames.shape == (4 * num_latent - 3, 32, 48, 3)
         # Truncation may fall to either side where float32 differs in its last digits.
         assert (frames.permute(3, 0, 1, 2).double() - (wanted - 0.5)).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize(("layers", "height", "rows"), [((2, 2, 2, 3, 3), 12, 32), ((1, 1, 1, 1, 1), 7, 48)])
+def test_bands_are_the_whole_picture(layers: tuple[int, ...], height: int, rows: int) -> None:
+    """In float64, but for the norms: a band that saw one row too few would be off by far more."""
+    config = dataclasses.replace(TURBO, decoder_layers_per_block=layers)
+    torch.manual_seed(0)
+    decoder = TurboDecoder(config).double().requires_grad_(False)
+    latent = noise(1, 48, 3, height, 2).double()
+    for is_first in (True, False):
+        whole = decoder.decoder(latent, is_first=is_first)
+        banded = decoder.decoder(latent, is_first=is_first, band_rows=rows)
+        assert banded.shape == whole.shape == (1, 3, 9 if is_first else 12, 16 * height, 32)
+        torch.testing.assert_close(banded, whole, rtol=0, atol=5e-6)
+    assert whole.std() > 0.01
+
+
+def test_a_band_needs_every_row_that_it_is_given() -> None:
+    decoder = TurboDecoder(TURBO).double().requires_grad_(False).decoder
+    for part in decoder._parts():
+        reach = decoder._reach(part)
+        channels = next(part[0].parameters()).shape[1]
+        x = noise(1, channels, 2, 4 * reach, 2).double()
+        run = functools.partial(decoder._run, part, is_first=False)
+        whole = run(x)
+        torch.testing.assert_close(in_bands(run, x, rows=2 * reach, reach=reach), whole, rtol=0, atol=1e-6)
+        assert (in_bands(run, x, rows=2 * reach, reach=reach - 1) - whole).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("codec", ["turbo", "wan"])
