@@ -28,7 +28,8 @@ WAN_DECODER_BYTES = 10_940  # at the peak, a pixel: four frames at a time, and w
 
 OOBLECK_PARAMETERS = 78_122_626  # of the decoder, float32
 OOBLECK_FLOPS = 5_042_339_840  # a latent
-OOBLECK_BYTES = 7_200_000
+OOBLECK_BYTES = 7_200_000  # a latent of those that are decoded at a time
+OOBLECK_AT_ONCE = 124  # `codecs/oobleck.py`: a piece and what lies beside it
 
 GEMMA_LAYER = 2 * 3584 * 16 * 256 + 2 * 3584 * 8 * 256 + 3 * 3584 * 14336 + 4 * 3584  # attention, MLP, norms
 T5GEMMA_PARAMETERS = 256_000 * 3584 + 42 * GEMMA_LAYER + 3584
@@ -116,7 +117,7 @@ def decoder_memory(model: ModelConfig, shape: ClipShape) -> PartMemory:
         activations = WAN_DECODER_BYTES * height * width * model.spatial_scale**2
     if model.codecs.audio == "oobleck":
         weights += 4 * OOBLECK_PARAMETERS
-        activations = max(activations, OOBLECK_BYTES * shape.audio_latent[0])
+        activations = max(activations, OOBLECK_BYTES * min(shape.audio_latent[0], OOBLECK_AT_ONCE))
     return PartMemory(weights=weights, activations=activations)
 
 

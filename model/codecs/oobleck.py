@@ -16,6 +16,9 @@ from model.config import ModelConfig
 from model.sounds import resampled
 from model.weights import TensorEntry, WeightReader, WeightsMismatch
 
+PIECE = 100  # latents that are decoded at a time, so that memory does not grow with the clip
+BESIDE = 12  # latents to either side of a piece that are computed with it: a sample depends on ten
+
 
 class OobleckDecoder:
     """Runs in float32, as released."""
@@ -27,9 +30,17 @@ class OobleckDecoder:
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
-        waveform: Tensor = self._vae.decode(latent.T[None].float().to(self._device)).sample[0].cpu()
+        waveform = torch.cat([self._piece(latent, start) for start in range(0, len(latent), PIECE)], dim=-1)
         num_samples = waveform.shape[-1] * self.sample_rate_hz // self._decoded_rate_hz
         return resampled(waveform, num_samples).clamp(-1, 1)
+
+    def _piece(self, latent: Tensor, start: int) -> Tensor:
+        """The samples of PIECE latents."""
+        first, stop = max(0, start - BESIDE), min(len(latent), start + PIECE)
+        piece = latent[first : stop + BESIDE].T[None].float().to(self._device)
+        samples: Tensor = self._vae.decode(piece).sample[0].cpu()
+        hop = samples.shape[-1] // piece.shape[-1]
+        return samples[:, (start - first) * hop : (stop - first) * hop]
 
 
 class OobleckEncoder:

@@ -49,9 +49,9 @@ def measure(resolution: str, *, latents: int, rows: int, threads: int) -> None:
     latent = torch.randn(48, latents, *shape.video_latent[2:])
     bound = decoder_memory(model, shape)
     print(
-        f"{resolution}, {shape.width}x{shape.height}, {latents} latent frames, bands of {rows} rows, {threads} threads: "
-        f"tensors of at most {bound.activations / 1e9:.1f} GB beside {bound.weights / 1e9:.1f} GB of weights and sound"
+        f"{resolution}, {shape.width}x{shape.height}, {latents} latent frames, bands of {rows} rows, {threads} threads"
     )
+    print(f"counted: {bound.weights / 1e9:.1f} GB of weights, tensors of at most {bound.activations / 1e9:.1f} GB")
     before = began = time.perf_counter()
     num_frames = 0
     idle_gb = peak_gb()
@@ -60,10 +60,8 @@ def measure(resolution: str, *, latents: int, rows: int, threads: int) -> None:
         values = {"window": n, "frames": len(window), "seconds": round(now - before, 1), "peak_gb": round(peak_gb(), 2)}
         print(json.dumps(values), flush=True)
         before = now
-    seconds = time.perf_counter() - began
-    print(
-        f"{num_frames} frames in {seconds:.0f} s; {peak_gb() - idle_gb:.1f} GB more than before the first", flush=True
-    )
+    more_gb = peak_gb() - idle_gb
+    print(f"{num_frames} frames in {time.perf_counter() - began:.0f} s; {more_gb:.1f} GB more than before the first")
 
 
 def peak_gb() -> float:

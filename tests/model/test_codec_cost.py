@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model import codec_cost
 from model.codec_cost import decode_flops, decoder_memory, text_memory, turbo_cells
+from model.codecs.oobleck import BESIDE, PIECE
 from model.codecs.turbo import TurboConfig, TurboDecoder
 from model.shapes import clip_shape
 from tests.allocations import Allocations
@@ -96,6 +97,7 @@ def test_wan_and_oobleck() -> None:
     assert count(wan.encoder, wan.quant_conv) == codec_cost.WAN_ENCODER_PARAMETERS
     assert count(wan.decoder, wan.post_quant_conv) == codec_cost.WAN_DECODER_PARAMETERS
     assert count(oobleck.decoder) == codec_cost.OOBLECK_PARAMETERS
+    assert codec_cost.OOBLECK_AT_ONCE == PIECE + 2 * BESIDE
 
 
 def count(*modules: torch.nn.Module) -> int:

@@ -164,16 +164,20 @@ def test_resampling_is_that_of_scipy(n: int, num_samples: int) -> None:
     np.testing.assert_allclose(got.double().numpy(), wanted, atol=1e-6)
 
 
-def test_sound_is_decoded_as_diffusers_does_and_resampled(released_weights: Path, model: ModelConfig) -> None:
+@pytest.mark.parametrize("num_latents", [9, 213])
+def test_sound_is_decoded_as_diffusers_does_and_resampled(
+    num_latents: int, released_weights: Path, model: ModelConfig
+) -> None:
+    """In pieces of 100 latents it is what it is at once."""
     from diffusers import AutoencoderOobleck
 
-    latent = noise(9, AUDIO_CHANNELS)
+    latent = noise(num_latents, AUDIO_CHANNELS)
     sound = build_audio_decoder(model, LocalWeights(released_weights))
     with pytest.warns(FutureWarning, match="weight_norm"):
         vae = AutoencoderOobleck.from_pretrained(released_weights / "audio_vae").eval()
     with torch.inference_mode():
         whole = vae.decode(latent.T[None]).sample[0].double().numpy()
-    wanted = scipy.signal.resample(whole, 9 * 2048 * 441 // 512, axis=-1)
+    wanted = scipy.signal.resample(whole, num_latents * 2048 * 441 // 512, axis=-1)
     assert sound.sample_rate_hz == 44_100
     np.testing.assert_allclose(sound.decode(latent).double().numpy(), wanted, atol=1e-5)
     assert wanted.std() > 0.01
