@@ -31,7 +31,7 @@ def resize_matrix(before: int, after: int) -> Array:
 
 
 def straightforward(pixels: Array, *, height: int, width: int) -> Array:
-    """Centre-cropped to the target's ratio without scaling, then Lanczos; rounded after each direction, as in Pillow."""
+    """Centre-cropped to the target's ratio without scaling, then Lanczos; rounded after each, as in Pillow."""
     have_height, have_width = pixels.shape[:2]
     crop_width = min(have_width, round(have_height * width / height))
     crop_height = min(have_height, round(have_width * height / width))
