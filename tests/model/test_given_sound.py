@@ -2,7 +2,7 @@
 
 import dataclasses
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from model.codecs import build_sound_encoder, build_video_decoder
 from model.codecs.foal import FoalAudioCodec
-from model.config import ModelConfig
+from model.config import DistilledConfig, ModelConfig
 from model.foal.judge import Verdict, judge_clip
 from model.foal.scenes import SOUNDS, draw_sound, random_scene
 from model.renderer import Renderer, RenderRequest
+from model.sampling.base import sample_base
+from model.sampling.distilled import sample_distilled
 from model.sampling.given_sound import GivenSound
 from model.shapes import clip_shape
 from model.sounds import delivered, fitted, mono
@@ -23,7 +25,7 @@ from model.text import build_text_encoder
 from pipeline.store import StorageSettings
 from pipeline.weights.opening import open_weights
 from tests.configured import load_model
-from tests.model.test_stages import AUDIO, LARGE, SECOND, model, random, random_transformer, request
+from tests.model.test_stages import AUDIO, LARGE, SECOND, SMALL, model, random, random_transformer, request
 from tests.models import TRANSFORMER
 from tests.sounds import beeps, tone
 
@@ -89,6 +91,28 @@ def test_a_network_is_shown_the_sound_clean_or_as_noisy_as_the_video() -> None:
     assert torch.equal(GivenSound(clean=clean).at(0.7), clean)
     torch.testing.assert_close(GivenSound(clean=clean, noise=noise).at(0.7), 0.3 * clean + 0.7 * noise)
     assert [model().shows_sound_noised, load_model("foal").shows_sound_noised] == [False, True]
+
+
+@pytest.mark.parametrize("noise", [None, random(1, *AUDIO, seed=2)], ids=["clean", "noised"])
+@pytest.mark.parametrize("stage", ["base", "distilled"])
+def test_at_every_step_the_network_is_shown_the_given_sound(stage: str, noise: Tensor | None) -> None:
+    sound = GivenSound(clean=random(1, *AUDIO, seed=1), noise=noise)
+    seen: list[tuple[float, Tensor]] = []
+
+    def velocity(video: Tensor, audio: Tensor, texts: list[Tensor], sigma: float) -> list[tuple[Tensor, Tensor]]:
+        seen.append((sigma, audio))
+        return [(video * 0.1, audio * 0.1) for _ in texts]
+
+    given: dict[str, Any] = {"video": random(1, *SMALL, seed=3), "audio": random(1, *AUDIO, seed=2), "sound": sound}
+    given |= {"text": random(1, 5, 32, seed=4), "steps": 3}
+    if stage == "base":
+        _, heard = sample_base(velocity, **given, negative=None, sampling=model().sampling)
+    else:
+        pairs = iter([(random(1, *SMALL, seed=n), random(1, *AUDIO, seed=n)) for n in range(3)])
+        _, heard = sample_distilled(velocity, **given, noise=pairs, config=DistilledConfig(steps=3))
+    assert len(seen) == 3
+    assert all(torch.equal(audio, sound.at(sigma)) for sigma, audio in seen)
+    assert torch.equal(heard, sound.clean)
 
 
 def test_a_sound_latent_of_another_length_is_refused() -> None:
