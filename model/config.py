@@ -143,6 +143,7 @@ class Codecs:
     video: Literal["foal", "turbo", "wan"]  # turbo and wan decode; both take images through Wan's VAE
     audio: Literal["foal", "oobleck"]
     text: Literal["foal", "t5gemma"]
+    band_rows: int = 256  # of the picture, that Turbo computes at a time where it is large; 0: all
 
     def __post_init__(self) -> None:
         for name, known in (("video", ("foal", "turbo", "wan")), ("audio", ("foal", "oobleck"))):
@@ -150,6 +151,8 @@ class Codecs:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if self.text not in ("foal", "t5gemma"):
             raise ValueError(f"text is {self.text!r}, expected foal or t5gemma")
+        if self.band_rows < 0:
+            raise ValueError(f"band_rows is {self.band_rows}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +241,16 @@ class ModelConfig:
         return self.first_stage == "base" or (
             self.super_resolution is not None and self.super_resolution.sampling.guided
         )
+
+    @property
+    def shows_sound_noised(self) -> bool:
+        """Networks that predict clean samples know one noise level for video and sound (`sampling/given_sound.py`)."""
+        return self.transformer.prediction == "clean"
+
+    @property
+    def takes_sound(self) -> bool:
+        """Whether it can render to a given sound. The release does so in its guided stage alone, and holds it clean."""
+        return self.first_stage == "base" or self.shows_sound_noised
 
     @property
     def transformers(self) -> Mapping[str, TransformerConfig]:

@@ -15,6 +15,7 @@ from model.config import ModelConfig
 from model.parallel import GroupSum, shard
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
+from model.sampling.given_sound import GivenSound
 from model.sampling.prediction import velocity_of
 from model.sampling.super_resolution import sample_super_resolution, start_audio, start_video
 from model.transformer import Transformer
@@ -36,6 +37,7 @@ class RenderRequest:
     steps: int  # of the first stage
     guidance: float | None  # of the first stage
     image_latent: Tensor | None  # the clean first frame, [C, 1, H, W] of the first stage
+    sound_latent: Tensor | None = None  # the given sound, [L, Ca], held as it is; None: sound is rendered too
     large_image_latent: Tensor | None = None  # the same at the last stage's size, where super-resolution follows
 
 
@@ -119,6 +121,11 @@ class Renderer:
                 raise ValueError(f"{name} is {list(text.shape)}, expected [n, {config.text_in_channels}] with n > 0")
         _check_image("image", request.image_latent, first)
         _check_image("large image", request.large_image_latent, request.video_latent)
+        sound = request.sound_latent
+        if sound is not None and not self.model.takes_sound:
+            raise ValueError(f"model {self.model.name} cannot render to a given sound")
+        if sound is not None and tuple(sound.shape) != request.audio_latent:
+            raise ValueError(f"sound latent is {list(sound.shape)}, expected {list(request.audio_latent)}")
         if request.steps < 1:
             raise ValueError(f"steps is {request.steps}, expected at least 1")
 
@@ -147,6 +154,7 @@ class Renderer:
         video = noise.draw(shape)
         velocity = velocity_of(self.stages[0], one_forward=self.model.one_forward)
         image = self._batched(request.image_latent)
+        sound = self._given_sound(request, noise=audio)
         if self.model.first_stage == "distilled" and self.model.distilled is not None:
             return sample_distilled(
                 velocity,
@@ -157,6 +165,7 @@ class Renderer:
                 steps=request.steps,
                 config=self.model.distilled,
                 image_latent=image,
+                sound=sound,
                 on_step=on_step,
             )
         return sample_base(
@@ -169,8 +178,15 @@ class Renderer:
             steps=request.steps,
             guidance=request.guidance,
             image_latent=image,
+            sound=sound,
             on_step=on_step,
         )
+
+    def _given_sound(self, request: RenderRequest, *, noise: Tensor) -> GivenSound | None:
+        clean = self._batched(request.sound_latent)
+        if clean is None:
+            return None
+        return GivenSound(clean=clean, noise=noise if self.model.shows_sound_noised else None)
 
     def _super_resolution(
         self, request: RenderRequest, noise: ClipNoise, *, video: Tensor, audio: Tensor, on_step: OnStep | None

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, Stage
+from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, SoundRef, Stage
 
 # A reference to latents or an embedding, wherever they lie. The driver passes it on and never looks inside.
 Handle: TypeAlias = object
@@ -39,14 +39,24 @@ class Picture:
     image: ImageRef = field(compare=False, repr=False)
 
 
-Condition: TypeAlias = Text | Picture
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """A given sound to be encoded as the latents of a clip of so many seconds."""
+
+    identity: str
+    duration_s: int
+    num_latents: int
+    sound: SoundRef = field(compare=False, repr=False)
+
+
+Condition: TypeAlias = Text | Picture | Sound
 
 
 def conditions_of(clip: Clip) -> dict[str, Condition]:
     """What a clip is conditioned on, by role.
 
     text; negative where a stage is guided; for image-to-video image, at the first stage's size, and large_image, at
-    that of super-resolution.
+    that of super-resolution; sound where it is given.
     """
     roles: dict[str, Condition] = {"text": Text(prompt=clip.prompt)}
     if clip.negative_prompt is not None:
@@ -55,6 +65,13 @@ def conditions_of(clip: Clip) -> dict[str, Condition]:
         roles["image"] = _picture(clip.image, clip.shape.first_latent or clip.shape.video_latent)
         if clip.shape.first_latent is not None:
             roles["large_image"] = _picture(clip.image, clip.shape.video_latent)
+    if clip.audio_in is not None:
+        roles["sound"] = Sound(
+            identity=clip.audio_in.identity,
+            duration_s=clip.duration_s,
+            num_latents=clip.shape.audio_latent[0],
+            sound=clip.audio_in,
+        )
     return roles
 
 

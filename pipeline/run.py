@@ -220,7 +220,8 @@ def _drive(
             threads=settings.parallel.threads_per_rank,
             device=device,
             images=any(clip.image is not None for clip in clips),
-            image_access=settings.images,
+            sounds=any(clip.audio_in is not None for clip in clips),
+            input_access=settings.images,
             run_id=run_id,
         )
         shapes = {clip.shape for clip in clips}

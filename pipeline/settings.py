@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from model.config import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
 from pipeline.types import MediaSettings
@@ -159,7 +159,7 @@ class RunSettings:
     lease: LeaseSettings
     people: PeopleSettings = field(default_factory=PeopleSettings)
     truncate_text: bool = False
-    images: ImageAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
+    images: InputAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
     selection: Selection = EVERYTHING  # of the manifest's rows
     findings: str | None = None  # where all that is wrong with the manifest is written as Parquet
 

@@ -21,10 +21,10 @@ from pipeline.fleet import (
     Joined,
     Lost,
     Order,
-    Picture,
     Ready,
     Refused,
     RenderOrder,
+    Text,
 )
 from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, MediaFile, Probe, Stage
 from tests import clips
@@ -199,7 +199,7 @@ class FakeFleet:
     def _answer(self, crew_id: str, crew: FakeCrew, order: Order, fault: What | None) -> Event:
         stage = crew.stage
         names = (
-            {order.condition.identity if isinstance(order.condition, Picture) else order.condition.prompt}
+            {order.condition.prompt if isinstance(order.condition, Text) else order.condition.identity}
             if (isinstance(order, EncodeOrder))
             else {order.clip.clip_id}
         )
@@ -222,7 +222,7 @@ def _carry_out(order: Order) -> object:
     """What the real actors would make, in a few bytes."""
     if isinstance(order, EncodeOrder):
         each = order.condition
-        return hashlib.sha256((each.identity if isinstance(each, Picture) else each.prompt).encode()).digest()
+        return hashlib.sha256((each.prompt if isinstance(each, Text) else each.identity).encode()).digest()
     if isinstance(order, RenderOrder):
         parts = [role.encode() + _bytes(handle) for role, handle in sorted(order.conditions.items())]
         return hashlib.sha256(b"".join([str(order.clip.seed).encode(), *parts])).digest()

@@ -230,6 +230,6 @@ class Crew(ABC):
         return self.answered(ClipFailure(stage=self.stage, kind=kind, message=reason_of(error), retriable=True))
 
 
-def light(clip: Clip) -> Clip:
-    """Without the image's bytes: whoever renders or finishes has no use for them."""
-    return dataclasses.replace(clip, image=None)
+def light(clip: Clip, *, keeps_sound: bool = False) -> Clip:
+    """Without the image's and, unless it is delivered, the given sound's bytes: who renders has no use for them."""
+    return dataclasses.replace(clip, image=None, audio_in=clip.audio_in if keeps_sound else None)

@@ -74,7 +74,7 @@ class FinisherCrew(SoloCrew):
 
     def offer(self, order: Order) -> None:
         assert isinstance(order, FinishOrder)
-        answer = self.actors[0].finish.remote(light(order.clip), order.attempt, order.latents)
+        answer = self.actors[0].finish.remote(light(order.clip, keeps_sound=True), order.attempt, order.latents)
         self.calls[answer] = Call(0, self._finished)
         self.busy = True
         self.wait_for("finishing", self.cluster.finish_timeout_s)

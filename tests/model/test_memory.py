@@ -117,7 +117,7 @@ def test_a_stage_at_256p_needs_its_weights_and_little_more() -> None:
 
 
 def test_what_runs_beside_is_counted_apart() -> None:
-    model = load_model("magihuman_1080p")
+    model = load_model("magihuman_1080p", "model.codecs.band_rows=0")
     beside = surroundings(model, shapes=shapes("magihuman_1080p", "1080P"), has_images=True)
     assert beside.text.weights / 1e9 == pytest.approx(18.5, abs=0.1)
     assert beside.images is not None

@@ -7,7 +7,7 @@ import pytest
 from model.config import ModelConfig
 from model.shapes import clip_shape
 from pipeline.errors import ConfigError
-from pipeline.manifest.index import NO_IMAGE, IndexBuilder, index_of
+from pipeline.manifest.index import NO_INPUT, IndexBuilder, index_of
 from pipeline.planning.cards import CARDS
 from pipeline.planning.estimate import SETUP_S, Target, alike, estimate
 from pipeline.planning.history import Hardware, Kind, KindTimes, RunHistory
@@ -152,7 +152,13 @@ def test_one_clip_is_one_clip() -> None:
 def test_a_kind_costs_the_same_before_and_after_its_clips_are_done() -> None:
     builder = IndexBuilder()
     for row, text_tokens in enumerate((3, 40)):
-        builder.add(make_clip(str(row), row=row), settings_hash="0" * 16, image_code=NO_IMAGE, text_tokens=text_tokens)
+        builder.add(
+            make_clip(str(row), row=row),
+            settings_hash="0" * 16,
+            image_code=NO_INPUT,
+            sound_code=NO_INPUT,
+            text_tokens=text_tokens,
+        )
     index = builder.build()
     found = [planned_clips(index, small_model(), done=done, negative_tokens=7) for done in ((), (0,), (1,), (0, 1))]
     assert len({each.kinds[0].text_tokens for each in found}) == 1
