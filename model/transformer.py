@@ -84,7 +84,7 @@ class Transformer(nn.Module):
         tables = [rotary_table(at, self.adapter.rope.bands) for at in coords]
         passes = tuple((patches.shape[1], audio.shape[1], text.shape[1]) for text in texts)
         sin, cos = (side_by_side([table[part] for table in tables], passes) for part in (0, 1))
-        sequence = Sequence(passes=passes, rotary=(sin, cos), num_frames=video.shape[2])
+        sequence = Sequence(passes=passes, rotary=(sin[None], cos[None]), num_frames=video.shape[2])
         x = side_by_side(streams, passes)
         for layer in self.block.layers:
             x = layer(x, sequence)
@@ -104,6 +104,6 @@ class Transformer(nn.Module):
 
     def _heads(self, x: Tensor, sizes: tuple[int, int, int], *, shape: torch.Size) -> tuple[Tensor, Tensor]:
         video, audio, _ = x.split(sizes, dim=-2)
-        video_out = self.final_linear_video(self.final_norm_video(video, sizes))
-        audio_out = self.final_linear_audio(self.final_norm_audio(audio, sizes))
+        video_out = self.final_linear_video(self.final_norm_video(video))
+        audio_out = self.final_linear_audio(self.final_norm_audio(audio))
         return unpatchify(video_out, shape=shape), audio_out

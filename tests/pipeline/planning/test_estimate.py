@@ -197,7 +197,7 @@ def test_a_size_that_does_not_fit_the_card_gets_no_times_and_says_what_fits() ->
     found = estimate(large(), [], Target(card="a10g", tp=1, gpus=8, price=2.0))
     assert (found.basis, found.fit, found.tp) == ("none", "no", 1)
     assert (found.seconds, found.low_s, found.gpu_hours, found.cost) == (None, None, None, None)
-    assert "magihuman_1080p does not fit a10g at tp=1, which needs 72.8 GB" in found.notes[0]
+    assert "magihuman_1080p does not fit a10g at tp=1, which needs 72.5 GB" in found.notes[0]
     assert "a10g holds it at tp=8" in found.notes[0]
     assert "cards that hold tp=1: a100, h100, h200" in found.notes[0]
 
@@ -207,7 +207,7 @@ def test_what_fits_only_if_activations_are_no_larger_than_said_is_tight() -> Non
     tight, roomy = found, estimate(large(), [], Target(card="h200", tp=1))
     assert (tight.fit, roomy.fit) == ("tight", "fits")
     assert tight.seconds is not None
-    assert any(note.startswith("tight: tp=1 needs 72.8 GB") for note in tight.notes)
+    assert any(note.startswith("tight: tp=1 needs 72.5 GB") for note in tight.notes)
     assert not any("tight" in note for note in roomy.notes)
 
 
