@@ -7,7 +7,8 @@ share are quantised: the first and the last few feel it most.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 UNIT = 16  # the matmul wants both sides of a weight in multiples of this
 DTYPE = torch.float8_e4m3fn
@@ -37,7 +38,7 @@ def padded(size: int) -> int:
 def quantise_into(share: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
     """A weight as it was read -> values of the shape of `like`, and scales: zeros fill it up."""
     rows, columns = (want - have for want, have in zip(like.shape, share.shape, strict=True))
-    return quantise(nn.functional.pad(share, (0, columns, 0, rows)))
+    return quantise(functional.pad(share, (0, columns, 0, rows)))
 
 
 def scaled_linear(x: Tensor, weight: Fp8Weight) -> Tensor:

@@ -45,7 +45,7 @@ def project(
     head_dim: int,
     group_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Stream [n, S, C] -> q [n, S, Hq, D], k and v [n, S, Hkv, D] in the linear map's dtype, gates [n, S, Hq] float32."""
+    """Stream [n, S, C] -> q [n, S, Hq, D], k and v [n, S, Hkv, D] in the map's dtype, gates [n, S, Hq] float32."""
     fused = linear(rms_norm(x, pre_norm), qkv)
     dtype = fused.dtype
     fused = fused.float()
