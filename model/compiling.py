@@ -38,7 +38,7 @@ class Compiled:
 
 def _any_length(stream: Tensor) -> Tensor:
     """[1, S, ...] -> [S, ...], laid out alike whatever it was cut from, with an S that no kernel may rely on."""
-    tokens = stream.squeeze(0).contiguous()
+    tokens = stream.contiguous().flatten().view(stream.shape[1:])  # one head may have any stride otherwise
     torch._dynamo.mark_dynamic(tokens, 0)
     return tokens
 
