@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model import pieces
+from model.layers import Layer
 from model.pieces import Pieces
 from model.transformer import Transformer
 
@@ -56,5 +57,5 @@ def compiled_pieces(backend: str = "inductor") -> Pieces:
 def compile_layers(transformer: Transformer, *, backend: str = "inductor") -> None:
     """For batches of one, once the weights are in place. Kernels are made when a piece first runs."""
     for layer in transformer.block.layers:
-        for part in (layer.attention, layer.mlp):
-            part.pieces = compiled_pieces(backend)
+        assert isinstance(layer, Layer)
+        layer.attention.pieces = layer.mlp.pieces = compiled_pieces(backend)

@@ -41,6 +41,12 @@ def quantise_into(share: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:
     return quantise(functional.pad(share, (0, columns, 0, rows)))
 
 
+def check_device(device: str) -> None:
+    """Raises ValueError for a card that cannot multiply them. CPUs can, slowly."""
+    if device.startswith("cuda") and torch.cuda.get_device_capability(device) < CAPABILITY:
+        raise ValueError(f"fp8: {torch.cuda.get_device_name(device)} cannot multiply 8-bit floats")
+
+
 def scaled_linear(x: Tensor, weight: Fp8Weight) -> Tensor:
     """[..., in] -> [..., rows] in bfloat16. Columns beyond `in` must be zero in the weight, and are added to x."""
     values, scales = quantise(x.flatten(0, -2))
@@ -52,4 +58,5 @@ def scaled_linear(x: Tensor, weight: Fp8Weight) -> Tensor:
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
-    return out[:, : weight.rows].unflatten(0, x.shape[:-1])
+    counted: Tensor = out[:, : weight.rows].unflatten(0, x.shape[:-1])
+    return counted

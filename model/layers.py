@@ -128,8 +128,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
         """[n, S, C] float32 -> what is added to it."""
-        q, k, v, gate = map(_joined, zip(*self._project(x, sequence), strict=True))
-        out = self._attend(*(part.transpose(1, 2) for part in (q, k, v)), sequence).transpose(1, 2)
+        q, k, v, gate = (_joined(list(parts)) for parts in zip(*self._project(x, sequence), strict=True))
+        out = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), sequence).transpose(1, 2)
         parts = by_expert(self.num_experts, sequence.sizes, out, gate)
         return _joined([self.pieces.attended(*part, self.linear_proj.of(expert)) for expert, part in parts])
 
@@ -182,4 +182,5 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
         x = x + self.attention(x, sequence)
-        return x + self.mlp(x, sequence)
+        out: Tensor = x + self.mlp(x, sequence)
+        return out

@@ -94,7 +94,10 @@ def card_memory(model: ModelConfig, *, tp: int, shapes: Collection[ClipShape]) -
     return CardMemory(
         tp=tp,
         weights={
-            part: max(parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank).num_bytes for rank in (0, tp - 1))
+            part: max(
+                parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank, fp8=model.fp8).num_bytes
+                for rank in (0, tp - 1)
+            )
             for part, config in model.transformers.items()
         },
         activations=max(activations) + max(latents),

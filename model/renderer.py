@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.compiling import compile_layers
 from model.config import ModelConfig
+from model.fp8 import check_device
 from model.fp8_layers import prepare_fp8
 from model.parallel import GroupSum, shard
 from model.sampling.base import OnStep, sample_base
@@ -91,6 +92,8 @@ class Renderer:
         Ranks of more than one render after `join`; nobody has to wait for another to load.
         """
         transformers, sums = {}, []
+        if model.fp8:
+            check_device(device)
         for part, config in model.transformers.items():
             with torch.device("meta"):
                 transformer = Transformer(config, dtype=DTYPES[model.compute_dtype])

@@ -18,6 +18,7 @@ class Card:
     gb: int
     tflops: float
     names: tuple[str, ...]  # as Ray knows it
+    fp8: bool = True  # whether it multiplies 8-bit floats
 
     @property
     def num_bytes(self) -> int:
@@ -25,11 +26,11 @@ class Card:
 
 
 CARDS = {
-    "a10g": Card(gb=24, tflops=70, names=("A10G",)),
+    "a10g": Card(gb=24, tflops=70, names=("A10G",), fp8=False),
     "l4": Card(gb=24, tflops=121, names=("L4",)),
-    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G")),
+    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G"), fp8=False),
     "l40s": Card(gb=48, tflops=362, names=("L40S",)),
-    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G")),
+    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G"), fp8=False),
     "h100": Card(gb=80, tflops=989, names=("H100",)),
     "h200": Card(gb=141, tflops=989, names=("H200",)),
 }

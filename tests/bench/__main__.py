@@ -8,10 +8,10 @@ import json
 import sys
 from pathlib import Path
 
-from tests.bench import manifest, model, pipeline
+from tests.bench import fp8, manifest, model, pipeline
 from tests.bench.figures import Figure, show
 
-SECTIONS = {"model": model.figures, "pipeline": pipeline.figures, "manifest": manifest.figures}
+SECTIONS = {"model": model.figures, "fp8": fp8.figures, "pipeline": pipeline.figures, "manifest": manifest.figures}
 TARGET = Path(__file__).parents[2] / "bench.json"
 
 
