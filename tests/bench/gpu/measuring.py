@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from model.transformer import Transformer
 from tests.bench.gpu import models
 from tests.bench.gpu.targets import TEXT_TOKENS, Target, turbo
 
-REPEATS, ENOUGH_S = 3, 20.0  # a stage that takes longer is measured once
+ENOUGH_S = 20.0  # a stage that takes longer is measured once
 KERNELS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
 
@@ -55,7 +55,8 @@ class Measured:
 class Card:
     device: str
     peak_flops: float | None  # dense bfloat16; None: not known
-    name: str = field(default="cpu")
+    name: str = "cpu"
+    repeats: int = 3
 
     @property
     def is_gpu(self) -> bool:
@@ -82,7 +83,7 @@ class Card:
 
     def median_s(self, run: Callable[[], object]) -> float:
         taken = [self.seconds(run)]
-        while len(taken) < REPEATS and sum(taken) < ENOUGH_S:
+        while len(taken) < self.repeats and sum(taken) < ENOUGH_S:
             taken.append(self.seconds(run))
         return statistics.median(taken)
 
@@ -148,9 +149,7 @@ def _sampling(
     assert model.super_resolution is not None
     config = model.super_resolution.sampling
     config = replace(config, steps=steps or config.steps)
-    return lambda: sample_super_resolution(
-        velocity, video=video, audio=audio, text=text, negative=None, config=config
-    )
+    return lambda: sample_super_resolution(velocity, video=video, audio=audio, text=text, negative=None, config=config)
 
 
 def measure_decode(target: Target, *, card: Card, small: bool) -> Measured:
@@ -183,7 +182,8 @@ def velocity(target: Target, weights: dict[str, Tensor], *, way: Way, card: Card
     transformer = models.transformer(config, weights, fp8=way.fp8, compiler=way.compiler)
     shape, sound = _latent(target, part), target.shape.audio_latent
     video, audio = noise.draw(shape), noise.draw(sound)
-    return transformer(video, audio, noise.draw((TEXT_TOKENS, config.text_in_channels)))[0].float().cpu()
+    video_out: Tensor = transformer(video, audio, noise.draw((TEXT_TOKENS, config.text_in_channels)))[0]
+    return video_out.float().cpu()
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -62,7 +62,7 @@ def lines(results: Results) -> Iterator[str]:
         told = [f"{results.clip_s(target.name, way):.2f}" for way in results.ways()]
         yield f"| {target.name} | {' | '.join(told)} | under {target.goal_s:g} |"
     yield ""
-    yield f"By stage (goal: {UTILISATION:.0%} utilisation or more, compiled); *first* is what the first step took beyond"
+    yield f"By stage (goal: {UTILISATION:.0%} utilisation or more, compiled); *first*: what the first step took beyond"
     yield "a later one; *said* is the sum of `model/memory.py` for this stage alone:"
     yield ""
     yield "| clip | stage | way | seconds | utilisation | first, s | peak GB | said GB |"
@@ -75,8 +75,8 @@ def lines(results: Results) -> Iterator[str]:
     yield ""
     yield "Global attention of one layer, milliseconds:"
     yield ""
-    for target, kernels in results.attention.items():
-        yield f"* {target}: " + ", ".join(f"{kernel} {1e3 * s:.2f}" for kernel, s in kernels.items())
+    for name, kernels in results.attention.items():
+        yield f"* {name}: " + ", ".join(f"{kernel} {1e3 * s:.2f}" for kernel, s in kernels.items())
 
 
 def _row(results: Results, each: Measured) -> str:
