@@ -40,7 +40,8 @@ def _decoder(window: int) -> TurboDecoder:
 
 def _decode(decoder: TurboDecoder, latent: torch.Tensor) -> int:
     """Frames, let go window by window, as the finisher does."""
-    return sum(int(frames.shape[0]) for frames in decoder.decode(latent))
+    count: int = sum(len(frames) for frames in decoder.decode(latent))
+    return count
 
 
 def _peak_bytes(run: Callable[[], object]) -> int:

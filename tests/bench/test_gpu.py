@@ -34,6 +34,7 @@ def test_the_models_are_those_of_conf(resolution: str, name: str) -> None:
     assert mine.model.default_duration_s == said.default_duration_s == DURATION_S
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_small_where_torch_and_safetensors_are_alone(tmp_path: Path) -> None:
     words = ["--small", "--device", "cpu", "--peak", "0.05", "--compiler", "eager", "--out", str(tmp_path)]
     done = subprocess.run(
