@@ -47,4 +47,5 @@ def _decode(decoder: TurboDecoder, latent: torch.Tensor) -> int:
 def _peak_bytes(run: Callable[[], object]) -> int:
     with Allocations() as made:
         run()
-    return made.peak_bytes
+    peak: int = made.peak_bytes
+    return peak
