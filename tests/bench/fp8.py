@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from model.recordings import FAMILIES, ParityRow, Recording
 from model.transformer import Transformer
 from model.weights import LocalWeights, load_transformer_weights, read_index, read_tensor
 from tests.bench.figures import Figure
+from tests.bench.foal import PROMPTS, denoised, mean_far
+from tests.configured import load_model
 
 GOLDEN = str(Path(__file__).parents[1] / "golden")
 RESULTS = ("out.*", "base_*", "distill_*", "sr_cfg?.video")
@@ -62,4 +65,19 @@ def figures() -> dict[str, Figure]:
         for name in ("dit_base_v2", "dit_local_v1", "dit_wide_v2", "samplers"):
             for output, error in velocity_error(GOLDEN, name, kind=kind).items():
                 found[f"{word}, {name} {output}, relative L2"] = Figure(value=error, unit="")
+    return found | _of_the_foal()
+
+
+def _of_the_foal() -> dict[str, Figure]:
+    """Trained weights: latents at the end of its first stage."""
+    found: dict[str, Figure] = {}
+    for name in ("foal", "foal_distill"):
+        model = load_model(name)
+        expected = [denoised(model, prompt) for prompt in PROMPTS]
+        for word, fp8 in (("bfloat16", False), ("fp8", True)):
+            rounded = replace(model, compute_dtype="bfloat16", fp8=fp8)
+            got = [denoised(rounded, prompt) for prompt in PROMPTS]
+            for kind in ("video", "audio"):
+                error = mean_far(got, expected, kind)
+                found[f"{word}, {name} {kind} latents, relative L2"] = Figure(value=error, unit="")
     return found

@@ -5,22 +5,18 @@ again (the way of TeaCache and of First-Block-Cache).
 """
 
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.layers import Sequence
-from model.renderer import Latents, Renderer, RenderRequest
-from model.shapes import clip_shape
-from model.text import build_text_encoder
-from model.weights import LocalWeights
+from model.renderer import Latents
+from model.transformer import Transformer
 from tests.bench.figures import Figure
+from tests.bench.foal import PROMPTS, denoised, mean_far
 from tests.configured import load_model
 
-WEIGHTS = LocalWeights(str(Path(__file__).parents[2] / "model" / "foal" / "weights"))
-PROMPTS = ("A red circle bounces on a white background.", "A blue square stays still on a black background.")
 THRESHOLDS = {"foal": (0.02, 0.05, 0.1, 0.2), "foal_distill": (0.2,)}
 
 
@@ -49,30 +45,20 @@ class CachedLayers(nn.Module):
         return out
 
 
-def render(model: ModelConfig, prompt: str, *, threshold: float | None) -> tuple[Latents, float, float]:
-    """Latents, CPU seconds and the share of forwards that were skipped."""
-    renderer = Renderer.load(model, WEIGHTS, device="cpu")
-    encoder = build_text_encoder(model, WEIGHTS)
-    text, negative = encoder.encode([prompt, model.sampling.negative_prompt])
-    shape = clip_shape(model, resolution="64P", ratio="16:9", duration_s=3)
-    request = RenderRequest(
-        text=text,
-        negative=negative if model.is_guided else None,
-        video_latent=shape.video_latent,
-        audio_latent=shape.audio_latent,
-        seed=1,
-        steps=model.steps,
-        guidance=None,
-        image_latent=None,
-    )
-    block = renderer.stages[0].block
-    cached = None
-    if threshold is not None:
-        cached = CachedLayers(list(block.layers), threshold=threshold, texts=2 if model.first_stage == "base" else 1)
-        block.layers = nn.ModuleList([cached])
+def render(model: ModelConfig, *, threshold: float | None) -> tuple[list[Latents], float, float]:
+    """Latents of all prompts, CPU seconds and the share of forwards that were skipped."""
+    caches: list[CachedLayers] = []
+
+    def put_cache(transformer: Transformer) -> None:
+        if threshold is not None:
+            layers = list(transformer.block.layers)
+            caches.append(CachedLayers(layers, threshold=threshold, texts=2 if model.is_guided else 1))
+            transformer.block.layers = nn.ModuleList(caches[-1:])
+
     began = time.process_time()
-    latents = renderer.render(request)
-    return latents, time.process_time() - began, cached.skipped / cached.forwards if cached else 0.0
+    latents = [denoised(model, prompt, change=put_cache) for prompt in PROMPTS]
+    seconds = time.process_time() - began
+    return latents, seconds, sum(each.skipped / each.forwards for each in caches) / len(PROMPTS)
 
 
 def figures() -> dict[str, Figure]:
@@ -80,19 +66,13 @@ def figures() -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for name, thresholds in THRESHOLDS.items():
         model = load_model(name)
-        plain = [render(model, prompt, threshold=None) for prompt in PROMPTS]
+        plain, plain_s, _ = render(model, threshold=None)
         for threshold in thresholds:
-            cached = [render(model, prompt, threshold=threshold) for prompt in PROMPTS]
-            gain = sum(seconds for _, seconds, _ in plain) / sum(seconds for _, seconds, _ in cached)
-            skipped = sum(share for _, _, share in cached) / len(cached)
+            cached, seconds, skipped = render(model, threshold=threshold)
             at = f"{name}, {model.steps} steps, threshold {threshold:g}:"
             found[f"{at} forwards skipped"] = Figure(value=100 * skipped, unit="%")
-            found[f"{at} a clip's denoising against none"] = Figure(value=gain, unit="x")
+            found[f"{at} a clip's denoising against none"] = Figure(value=plain_s / seconds, unit="x")
             for kind in ("video", "audio"):
-                far = [_far(getattr(a[0], kind), getattr(b[0], kind)) for a, b in zip(cached, plain, strict=True)]
-                found[f"{at} {kind} latents, relative L2"] = Figure(value=sum(far) / len(far), unit="")
+                error = mean_far(cached, plain, kind)
+                found[f"{at} {kind} latents, relative L2"] = Figure(value=error, unit="")
     return found
-
-
-def _far(got: Tensor, expected: Tensor) -> float:
-    return float((got - expected).norm() / expected.norm())
