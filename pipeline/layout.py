@@ -10,7 +10,7 @@ from model.parts import tp_of
 from model.shapes import ClipShape
 from model.weights import WeightReader
 from pipeline.errors import ConfigError
-from pipeline.planning.cards import ACCELERATOR, CARDS
+from pipeline.planning.cards import ACCELERATOR, CARDS, no_fp8
 from pipeline.settings import ParallelSettings
 
 
@@ -60,8 +60,7 @@ def _check_fp8(nodes: Sequence[Mapping[str, float]]) -> None:
     without = {name for card in CARDS.values() if not card.fp8 for name in card.names}
     found = sorted({kind for node in nodes if node.get("GPU", 0) >= 1 for kind in _kinds(node)} & without)
     if found:
-        able = ", ".join(name for name, card in CARDS.items() if card.fp8)
-        raise ConfigError(f"model.fp8: {' and '.join(found)} cannot multiply 8-bit floats; cards that can: {able}")
+        raise ConfigError(no_fp8(" and ".join(found)))
 
 
 def _kinds(node: Mapping[str, float]) -> list[str]:

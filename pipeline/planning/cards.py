@@ -46,6 +46,8 @@ class Fitting:
 
 def fitting(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, tp: int | None) -> Fitting:
     """`tp` None: the smallest size that fits, `no` if none does."""
+    if model.fp8 and not CARDS[card].fp8:
+        return Fitting(fit="no", note=no_fp8(card))
     sizes = {size: card_memory(model, tp=size, shapes=shapes) for size in tp_sizes(model)}
     holding = [size for size, memory in sizes.items() if memory.fit(CARDS[card].num_bytes) != "no"]
     size = tp if tp is not None else next(iter(holding), max(sizes))
@@ -53,6 +55,11 @@ def fitting(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, tp:
     fit = memory.fit(CARDS[card].num_bytes)
     notes = {"fits": "", "tight": _tight(memory, card), "no": _too_large(model, memory, card, holding)}
     return Fitting(fit=fit, note=notes[fit])
+
+
+def no_fp8(kind: str) -> str:
+    able = ", ".join(name for name, card in CARDS.items() if card.fp8)
+    return f"model.fp8: {kind} cannot multiply 8-bit floats; cards that can: {able}"
 
 
 def _tight(memory: CardMemory, card: str) -> str:

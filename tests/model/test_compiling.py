@@ -79,7 +79,7 @@ def test_forty_layers_compile_four_pieces_and_other_lengths_none(
     assert run_clips(transformer) == KINDS
 
 
-def test_a_rank_compiles_no_more_and_sums_outside_of_it() -> None:
+def test_a_rank_compiles_no_more() -> None:
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         transformer = random_transformer(DEEP, tp=4)

@@ -202,6 +202,16 @@ def test_a_size_that_does_not_fit_the_card_gets_no_times_and_says_what_fits() ->
     assert "cards that hold tp=1: a100, h100, h200" in found.notes[0]
 
 
+def test_8_bit_floats_fit_no_card_that_cannot_multiply_them() -> None:
+    model = load_model("magihuman_distill", "model.fp8=true")
+    kind = Kind(resolution="256P", ratio="16:9", duration_s=5, steps=8, guided=False, image=False)
+    found = {card: estimate(planned((kind, 1), model=model), [], Target(card=card)) for card in ("a100", "l40s")}
+    assert (found["a100"].fit, found["l40s"].fit, found["l40s"].tp) == ("no", "fits", 1)
+    assert found["a100"].notes[0] == (
+        "model.fp8: a100 cannot multiply 8-bit floats; cards that can: l4, l40s, h100, h200"
+    )
+
+
 def test_what_fits_only_if_activations_are_no_larger_than_said_is_tight() -> None:
     found = estimate(large(), [], Target(card="h100", tp=1))
     tight, roomy = found, estimate(large(), [], Target(card="h200", tp=1))
