@@ -1,13 +1,14 @@
 """`make bench-gpu` without a GPU: what it renders is what conf/ says, and every line of it runs, at a small size."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.bench.gpu.__main__ import main
+from tests.bench.gpu.__main__ import card_of, main
 from tests.bench.gpu.targets import DURATION_S, RATIO, targets
 from tests.configured import load_model
 
@@ -16,7 +17,7 @@ OTHERS = "ray hydra omegaconf pyarrow numpy yaml PIL av accelerate diffusers tra
 ALONE = f"""
 import sys
 for name in {OTHERS}: sys.modules[name] = None
-from tests.bench.gpu.__main__ import main
+from tests.bench.gpu.__main__ import card_of, main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -52,6 +53,32 @@ def test_all_of_it_runs_small_where_torch_and_safetensors_are_alone(tmp_path: Pa
         assert each["seconds"] > 0
         assert (each["utilisation"] is None) == (each["stage"] == "turbo decode")
         assert each["said_bytes"] > 0 or each["stage"] == "turbo decode"
+
+
+def test_what_has_cuda_in_its_name_is_tested_where_pytest_is_there_too() -> None:
+    """As docs/models.md says it; here without a GPU these tests are skipped, but found."""
+    files = ["tests/model/test_cuda.py", "tests/model/test_steps.py"]
+    words = ["-q", "-p", "no:cacheprovider", "--noconftest", "-W", "ignore", *files, "-k", "cuda"]
+    script = (
+        f"import sys\nfor name in {[*OTHERS, 'hypothesis', 'xdist']}: sys.modules[name] = None\n"
+        f"import pytest\nsys.exit(pytest.main({words}))"
+    )
+    bare = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=bare, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert " skipped" in done.stdout or " passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA L40S", 362), ("NVIDIA L4", 121)],
+)
+def test_a_card_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, tflops: float) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _device: name)
+    assert card_of("cuda:0", None).peak_flops == tflops * 1e12
+    assert card_of("cuda:0", 50).peak_flops == 50e12
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU here")

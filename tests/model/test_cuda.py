@@ -14,7 +14,7 @@ from model.fp8_layers import prepare_fp8
 from model.recordings import LIMITS, transformer_config
 from model.transformer import Transformer
 from model.weights import LocalWeights, load_transformer_weights
-from tests.bench.fp8 import recorded
+from tests.bench.rounding import recorded
 
 GOLDEN = str(Path(__file__).parents[1] / "golden")
 DEVICE = "cuda"

@@ -17,7 +17,7 @@ from model.recordings import transformer_config
 from model.renderer import Renderer
 from model.transformer import Transformer
 from model.weights import LocalWeights, load_transformer_weights
-from tests.bench.fp8 import recorded, velocity_error
+from tests.bench.rounding import recorded, velocity_error
 from tests.configured import load_model
 from tests.models import small_model
 

@@ -5,6 +5,7 @@ Exit code 2 and one line where there is no GPU. `--small --device cpu` runs all 
 
 import argparse
 import datetime
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def card_of(device: str, peak: float | None) -> Card:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
-    known = [each.tflops for key, each in CARDS.items() if key.partition("-")[0].upper() in name.upper()]
+    words = set(re.split(r"\W+", name.upper()))  # NVIDIA A100-SXM4-80GB
+    known = [each.tflops for each in CARDS.values() if words & set(each.names)]
     tflops = peak if peak is not None else next(iter(known), None)
     return Card(device=device, name=name, peak_flops=None if tflops is None else tflops * 1e12)
 
