@@ -71,7 +71,7 @@ class ExpertNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_experts * size, dtype=torch.float32))
 
     def of(self, expert: int) -> Tensor:
-        return self.weight.chunk(self.num_experts)[expert]
+        return _share(self.weight, expert, self.num_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> float32 of the same shape, where there is one expert."""
@@ -93,7 +93,12 @@ class ExpertLinear(nn.Module):
     def of(self, expert: int) -> Weight:
         if self.scales is not None:
             return Fp8Weight(self.weight, self.scales, self.rows)
-        return self.weight.chunk(self.num_experts)[expert]
+        return _share(self.weight, expert, self.num_experts)
+
+
+def _share(weight: Tensor, expert: int, num_experts: int) -> Tensor:
+    """Always a view: torch would compile anew for a parameter itself."""
+    return weight.view_as(weight) if num_experts == 1 else weight.chunk(num_experts)[expert]
 
 
 def by_expert(num_experts: int, sizes: tuple[int, int, int], *tensors: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
