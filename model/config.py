@@ -189,6 +189,8 @@ class ModelConfig:
     distilled: DistilledConfig | None = None  # None: the model has no distilled weights
     super_resolution: SuperResolutionStage | None = None  # used at the sizes that have a first latent
     one_forward: bool = False  # a guided step's two prompts in one forward: faster where weights, not tokens, cost time
+    compiled: bool = False  # layers through torch.compile
+    fp8: bool = False  # linear maps of the layers that modalities share in 8-bit floats
     codecs: Codecs
     compute_dtype: Literal["float32", "bfloat16"]
     fps: int
@@ -208,6 +210,8 @@ class ModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.first_stage not in ("base", "distilled"):
             raise ValueError(f"first_stage is {self.first_stage!r}, expected base or distilled")
+        if self.fp8 and self.compute_dtype != "bfloat16":
+            raise ValueError(f"fp8 gives bfloat16, but compute_dtype is {self.compute_dtype}")
         if self.first_stage == "distilled" and self.distilled is None:
             raise ValueError(f"first_stage is distilled, but model {self.name} has no distilled weights")
         if self.default_resolution not in self.sizes:

@@ -18,7 +18,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What one rank holds. Block linears have the model's dtype, everything else is float32."""
+    """What one rank holds. Block linears have the model's dtype or 8 bits and scales, everything else is float32."""
 
     block_linears: int
     others: int
@@ -29,16 +29,22 @@ class Parameters:
         return self.block_linears + self.others
 
 
-def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int = 0) -> Parameters:
-    """Exact, with the zero rows that uneven cuts are padded with. `dtype` of the block linears."""
+def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int = 0, fp8: bool = False) -> Parameters:
+    """Exact, with the zero rows that uneven cuts are padded with. `dtype` of the block linears.
+
+    `fp8`: those that modalities share in 8 bits, with a scale a row; rows that fill these up are not counted (0.1 %).
+    """
     counts = {True: 0, False: 0}
+    saved = 0
     for name, shape in tensor_shapes(config):
         local = list(shape)
         cut = cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None
         if cut is not None:
             local[cut.dim] = cut.size
         counts[_is_block_linear(name)] += math.prod(local)
-    num_bytes = counts[True] * DTYPE_BYTES[dtype] + counts[False] * DTYPE_BYTES["float32"]
+        if fp8 and _is_block_linear(name) and config.num_experts(int(name.split(".")[2])) == 1:
+            saved += (DTYPE_BYTES[dtype] - 1) * math.prod(local) - DTYPE_BYTES["float32"] * local[0]
+    num_bytes = counts[True] * DTYPE_BYTES[dtype] + counts[False] * DTYPE_BYTES["float32"] - saved
     return Parameters(block_linears=counts[True], others=counts[False], num_bytes=num_bytes)
 
 

@@ -5,7 +5,7 @@ with C hidden channels, D channels a head and I inner channels of a rank:
 
     12 C                     the residual stream: after the embedders, before the layer, after its attention (float32)
     4 x input channels, 3 D  patches and rotary tables
-    max(16 C, 20 I gated, 14 I plain)   norms with weights a token, or the MLP's inner values
+    max(10 C, 20 I gated, 14 I plain)   a norm, or the MLP's inner values
 
 An MLP takes at most SLICE_TOKENS at once: of a longer sequence only a slice has inner values, and its slices are joined
 (8 C a token).
@@ -31,7 +31,7 @@ UNCERTAINTY = 0.2  # of the activations
 CARDS_GB = (24, 40, 48, 80, 141)
 NUM_LATENTS = 10  # of the clip's size, float32: the sample, noise and a solver's memory
 Fit: TypeAlias = Literal["fits", "tight", "no"]
-RESIDUAL, NORMS, GATED, PLAIN, JOINED = 12, 16, 20, 14, 8  # bytes a channel; see above
+RESIDUAL, NORMS, GATED, PLAIN, JOINED = 12, 10, 20, 14, 8  # bytes a channel; see above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,10 @@ def card_memory(model: ModelConfig, *, tp: int, shapes: Collection[ClipShape]) -
     return CardMemory(
         tp=tp,
         weights={
-            part: max(parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank).num_bytes for rank in (0, tp - 1))
+            part: max(
+                parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank, fp8=model.fp8).num_bytes
+                for rank in (0, tp - 1)
+            )
             for part, config in model.transformers.items()
         },
         activations=max(activations) + max(latents),

@@ -11,7 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from model.compiling import compile_layers
 from model.config import ModelConfig
+from model.fp8 import check_device
+from model.fp8_layers import prepare_fp8
 from model.parallel import GroupSum, shard
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
@@ -57,8 +60,10 @@ class ClipNoise:
         self._device = device
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
-        """[1, *shape], standard normal, float32."""
-        return torch.randn((1, *shape), generator=self._generator).to(self._device)
+        """[1, *shape], standard normal, float32. The CPU does not wait for a GPU that takes it."""
+        pinned = self._device.startswith("cuda")
+        drawn = torch.randn((1, *shape), generator=self._generator, pin_memory=pinned)
+        return drawn.to(self._device, non_blocking=pinned)
 
     def pairs(self, video: tuple[int, ...], audio: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         """(video, audio) for each step of the distilled stage."""
@@ -89,12 +94,18 @@ class Renderer:
         Ranks of more than one render after `join`; nobody has to wait for another to load.
         """
         transformers, sums = {}, []
+        if model.fp8:
+            check_device(device)
         for part, config in model.transformers.items():
             with torch.device("meta"):
                 transformer = Transformer(config, dtype=DTYPES[model.compute_dtype])
             sums.append(shard(transformer, tp=tp, rank=rank, group=None))
+            if model.fp8:
+                prepare_fp8(transformer)
             load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=device)
             transformers[part] = transformer.eval().requires_grad_(False)
+            if model.compiled:
+                compile_layers(transformer)
         return cls(model, transformers, device=device, sums=sums)
 
     def join(self, group: dist.ProcessGroup | None) -> None:
