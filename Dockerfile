@@ -12,9 +12,9 @@ COPY pipeline pipeline
 RUN python -m build --wheel --outdir /wheel
 
 FROM ${BASE}
-# KubeRay's probes call wget; Ray looks at processes with ps.
+# KubeRay's probes call wget; Ray looks at processes with ps; kernels that torch compiles on a node need a C compiler.
 RUN apt-get update \
-    && apt-get install --no-install-recommends --yes procps wget \
+    && apt-get install --no-install-recommends --yes gcc libc6-dev procps wget \
     && rm -rf /var/lib/apt/lists/*
 # Into the Python of the image itself: KubeRay starts Ray from a login shell, which knows no other PATH.
 COPY constraints.txt /srv/constraints.txt

@@ -12,10 +12,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # An environment that forbids .pyc files makes every process compile all of torch and Ray again: twice the start-up.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup render test lint fmt check bench judge race hosts chaos soak safeguards fuzz pins clean
+.PHONY: help setup render test lint fmt check bench bench-gpu judge race hosts chaos soak safeguards fuzz pins clean
 
 help: ## print these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.ready ## make .venv with everything in it, ffmpeg included
 
@@ -38,6 +38,9 @@ check: lint test ## the whole gate: lint, types, tests
 
 bench: .venv/.ready ## measure ratios side by side, into bench.json (ARGS=model for one section)
 	.venv/bin/python -m tests.bench $(ARGS)
+
+bench-gpu: ## time the 15B model with random weights on a GPU; torch and safetensors suffice (ARGS="--only 256P")
+	$(or $(wildcard .venv/bin/python),$(PYTHON)) -m tests.bench.gpu $(ARGS)
 
 judge: .venv/.ready ## render the foal's held-out prompts and measure the clips (ARGS="--clips 24")
 	.venv/bin/python -m tests.judge $(ARGS)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from pipeline.again import Asked
+
 TYPED = "typed"  # key of such a command's values
-SLUG_CHARS = 20  # KubeRay takes names of 47
+SLUG_CHARS = 17  # KubeRay takes names of 47, with a number behind the second of a day
 KUBERAY, DRY = "cluster=kuberay", "dry_run=true"
 
 
@@ -21,6 +23,12 @@ def with_examples(words: Sequence[str], examples: Mapping[str, str]) -> list[str
         return list(words)
     said = {word.partition("=")[0] for word in words}
     return [*words, *(f"{key}={value}" for key, value in examples.items() if key not in said)]
+
+
+def there_already(status: str, asked: Asked) -> str:
+    """What is said of a job that does what is asked for, or has done it."""
+    done = "; every row is done" if asked.left == 0 else ""
+    return f"is there already ({status}): nothing is started{done}"
 
 
 def run_name(address: str, name: str | None, *, day: date | None = None) -> str:

@@ -1,16 +1,16 @@
 """`cluster=kuberay` of `submit` and `nightly`: their words become an object that is printed as YAML or given away."""
 
 from collections.abc import Mapping
-from datetime import date
 from importlib.metadata import version
 from typing import Any
 
 import yaml
 
-from jobs.elsewhere import TYPED, run_name
+from jobs.elsewhere import TYPED, run_name, there_already
 from jobs.typed import build
+from pipeline.again import Asked
 from pipeline.errors import ConfigError
-from pipeline.kuberay.applying import apply_object
+from pipeline.kuberay.applying import apply_object, create_job
 from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job
 from pipeline.kuberay.settings import KubernetesSettings
 from pipeline.settings import ClusterSettings, ParallelSettings
@@ -25,15 +25,15 @@ HERE = (
     "kubernetes",
 )  # keys, or groups of them, that the cluster is not told
 SAID_THERE = ("cluster.device", "cluster.grows", "cluster.placement_timeout_s", "parallel.groups")
-SAID = {"created": "is created", "updated": "is brought up to date", "there": "is there already: nothing is started"}
+SAID = {"created": "is created", "updated": "is brought up to date"}
 PLACES = ("manifest", "inbox", "output", "weights", "findings")
 
 
-def start_job(values: Mapping[str, Any], *, today: date) -> int:
+def start_job(values: Mapping[str, Any], asked: Asked) -> int:
     """A RayJob for one `render`, named by its output and the day: the same submitted twice is there already."""
     settings = kubernetes_settings(values)
-    name = run_name(values["output"], values["name"], day=today)
-    return _give(ray_job(settings, work_of(values, "render", settings), name=name), values)
+    made = ray_job(settings, work_of(values, "render", settings), name=asked.name)
+    return _give(made, values, asked)
 
 
 def start_cron_job(values: Mapping[str, Any], *, opens: str, timezone: str) -> int:
@@ -47,7 +47,7 @@ def start_cron_job(values: Mapping[str, Any], *, opens: str, timezone: str) -> i
         schedule=f"{int(minute)} {int(hour)} * * *",
         timezone=timezone,
     )
-    return _give(made, values)
+    return _give(made, values, None)
 
 
 def kubernetes_settings(values: Mapping[str, Any]) -> KubernetesSettings:
@@ -101,13 +101,15 @@ def _check_places(values: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key}={place} is on this machine, expected s3://..., which pods can reach")
 
 
-def _give(made: dict[str, Any], values: Mapping[str, Any]) -> int:
+def _give(made: dict[str, Any], values: Mapping[str, Any], asked: Asked | None) -> int:
+    """`asked`: of a RayJob."""
     if values["dry_run"]:
         print(yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=100), end="")
         return 0
-    how = apply_object(made)
-    kind, metadata = made["kind"], made["metadata"]
-    print(f"{kind} {metadata['name']} in namespace {metadata['namespace']} {SAID[how]}")
-    print(f"kubectl get {kind.lower()} {metadata['name']} -n {metadata['namespace']}    # how it stands")
+    given = create_job(made, asked) if asked is not None else apply_object(made)
+    kind, namespace = made["kind"], made["metadata"]["namespace"]
+    said = there_already(given.status, asked) if given.how == "there" and asked is not None else SAID[given.how]
+    print(f"{kind} {given.name} in namespace {namespace} {said}")
+    print(f"kubectl get {kind.lower()} {given.name} -n {namespace}    # how it stands")
     print(f"results come to {values['output'].rstrip('/')}")
     return 0

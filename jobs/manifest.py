@@ -8,7 +8,7 @@ from jobs.typed import build
 from model.config import ModelConfig
 from model.text import build_token_counter
 from pipeline.convert.conversion import Conversion, Format, convert
-from pipeline.images.access import ImageAccess
+from pipeline.inputs.access import InputAccess
 from pipeline.store import StorageSettings
 from pipeline.weights.opening import BUILTIN, open_weights, weights_errors
 
@@ -24,7 +24,7 @@ class ManifestSettings:
     model: ModelConfig
     storage: StorageSettings
     weights: str
-    images: ImageAccess
+    images: InputAccess
     check: bool
     findings: str | None
 

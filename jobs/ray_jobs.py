@@ -4,14 +4,14 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jobs.elsewhere import TYPED, run_name
+from jobs.elsewhere import TYPED, there_already
 from jobs.typed import build
+from pipeline.again import Asked
 from pipeline.errors import ConfigError
 
 HERE = ("dry_run", "check", "name", "address", "python", "pass_env", "cluster")  # keys that the cluster is not told
@@ -24,7 +24,6 @@ class JobSettings:
     address: str | None
     python: str
     pass_env: tuple[str, ...]
-    name: str | None
     output: str
     dry_run: bool
 
@@ -37,25 +36,23 @@ class JobSettings:
         return address
 
 
-def submit_ray_job(values: Mapping[str, Any], *, today: date) -> int:
-    own = {key: values[key] for key in ("address", "python", "pass_env", "name", "output", "dry_run")}
+def submit_ray_job(values: Mapping[str, Any], asked: Asked) -> int:
+    own = {key: values[key] for key in ("address", "python", "pass_env", "output", "dry_run")}
     settings = build(JobSettings, own, at="")
     environment = {name: _variable(name) for name in settings.pass_env}
-    name = run_name(place_there(settings.output), settings.name, day=today)
     words = words_there(values[TYPED])
     entrypoint = shlex.join([settings.python, "-m", "jobs", "render", *words])
     if settings.dry_run:
-        shown = {"submission_id": name, "entrypoint": entrypoint, "environment": sorted(environment)}
+        shown = {"submission_id": asked.name, "entrypoint": entrypoint, "environment": sorted(environment)}
         print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100), end="")
         return 0
     from pipeline.ray_jobs import JobRequest, submit_job  # Ray: a dry run has no need of it
 
-    request = JobRequest(name=name, entrypoint=entrypoint, environment=environment)
+    request = JobRequest(asked=asked, entrypoint=entrypoint, environment=environment)
     done = submit_job(settings.server, request)
-    there = f"is there already ({done.status}): nothing is started; name=... submits the output again on the same day"
-    said = "is submitted" if done.how == "submitted" else there
+    said = "is submitted" if done.how == "submitted" else there_already(done.status, asked)
     print(f"job {done.submission_id} {said}")
-    _say_next(shlex.quote(f"output={place_there(settings.output)}"))
+    _say_next(shlex.quote(f"output={place_there(settings.output)}"), done.submission_id, server=settings.server)
     return 0
 
 
@@ -82,7 +79,8 @@ def _variable(name: str) -> str:
     return os.environ[name]
 
 
-def _say_next(output: str) -> None:
+def _say_next(output: str, job: str, *, server: str) -> None:
     print(f"happyhorse status {output}                 # how it stands")
     print(f"happyhorse logs {output} follow=true       # what it says")
     print(f"happyhorse cancel {output}                 # ends it; what is done stays done")
+    print(f"ray job logs {job} --address {server}   # where no run begins: why")

@@ -15,13 +15,14 @@ BLOCK = 128  # tokens a side of a mask's block
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    repeat = q.shape[-3] // k.shape[-3]
-    if repeat > 1:
-        k, v = (x.repeat_interleave(repeat, dim=-3) for x in (k, v))
+    shared = q.shape[-3] != k.shape[-3]
+    if shared and (q.requires_grad or (q.is_cuda and q.dtype == torch.float32)):  # no fused kernel shares heads there
+        k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], dim=-3) for x in (k, v))
+        shared = False
     if q.requires_grad and not q.is_cuda:  # in training on a CPU the fused kernel's way back takes twice the time
         scores: Tensor = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
         return scores.softmax(dim=-1) @ v
-    return scaled_dot_product_attention(q, k, v)
+    return scaled_dot_product_attention(q, k, v, enable_gqa=shared)
 
 
 def local_attention(q: Tensor, k: Tensor, v: Tensor, *, num_frames: int, tokens_per_frame: int, radius: int) -> Tensor:
@@ -67,17 +68,20 @@ def local_attention_fused(
 
 @cache
 def _compiled_flex_attention() -> Callable[..., Tensor]:
-    return torch.compile(flex_attention)
+    """Once, for clips of every size; fullgraph, for uncompiled it would keep a score of every pair of tokens."""
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
 
 
 @lru_cache(maxsize=8)
 def _window_mask(*, num_frames: int, tokens_per_frame: int, radius: int, num_tokens: int, device: str) -> BlockMask:
     """Block by block: torch's own `create_block_mask` looks at every pair, 69 GB of them for five seconds of 1080P."""
     num_video = num_frames * tokens_per_frame
+    # Tensors, for numbers would be compiled into the kernel: one for each size of clip, and torch keeps few.
+    per_frame, of_video, reach = (torch.tensor(n, device=device) for n in (tokens_per_frame, num_video, radius))
 
     def is_seen(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        near = (query // tokens_per_frame - key // tokens_per_frame).abs() <= radius
-        return near | (query >= num_video) | (key >= num_video)
+        near = (query // per_frame - key // per_frame).abs() <= reach
+        return near | (query >= of_video) | (key >= of_video)
 
     starts = torch.arange(0, num_tokens, BLOCK, device=device)
     lasts = (starts + BLOCK - 1).clamp(max=num_tokens - 1)

@@ -15,6 +15,9 @@ TURBO_WINDOW = 7  # latent frames, the first window's and each later one's, as r
 TURBO_PARAMETERS = 107_122_892
 TURBO_FLOPS = 3_448_127_488  # a latent cell of a window, context included
 TURBO_BYTES = 492_640  # at the peak, a latent cell of the largest window; bfloat16 with float32 norms
+TURBO_BAND_BYTES, TURBO_HELD_BYTES = 427_000, 48_000  # in bands: a cell of a band at work, and of what waits whole
+TURBO_BESIDE = 32  # rows of the picture to either side of a band, that its last and largest blocks compute too
+TURBO_REPEATED = 80  # rows that are computed twice where two bands meet, on average over the blocks
 
 WAN_ENCODER_PARAMETERS = 149_637_088
 WAN_ENCODER_FLOPS = 4_646_312  # a pixel
@@ -25,7 +28,8 @@ WAN_DECODER_BYTES = 10_940  # at the peak, a pixel: four frames at a time, and w
 
 OOBLECK_PARAMETERS = 78_122_626  # of the decoder, float32
 OOBLECK_FLOPS = 5_042_339_840  # a latent
-OOBLECK_BYTES = 7_200_000
+OOBLECK_BYTES = 7_200_000  # a latent of those that are decoded at a time
+OOBLECK_AT_ONCE = 124  # `codecs/oobleck.py`: a piece and what lies beside it
 
 GEMMA_LAYER = 2 * 3584 * 16 * 256 + 2 * 3584 * 8 * 256 + 3 * 3584 * 14336 + 4 * 3584  # attention, MLP, norms
 T5GEMMA_PARAMETERS = 256_000 * 3584 + 42 * GEMMA_LAYER + 3584
@@ -47,6 +51,17 @@ class PartMemory:
         return self.weights + self.activations
 
 
+def turbo_band(model: ModelConfig, height: int) -> float:
+    """The largest share of a picture of so many latent rows that is decoded at a time."""
+    rows, bands = height * model.spatial_scale, turbo_bands(model, height)
+    sides = min(bands - 1, 2)
+    return min(1.0, (model.codecs.band_rows + sides * TURBO_BESIDE) / rows) if bands > 1 else 1.0
+
+
+def turbo_bands(model: ModelConfig, height: int) -> int:
+    return -(-height * model.spatial_scale // model.codecs.band_rows) if model.codecs.band_rows else 1
+
+
 def turbo_cells(latent: tuple[int, int, int, int]) -> int:
     """Latent cells that the Turbo decoder computes for a clip: its windows, their context and the padded end."""
     _, frames, height, width = latent
@@ -59,7 +74,8 @@ def decode_flops(model: ModelConfig, shape: ClipShape) -> int:
     _, frames, height, width = shape.video_latent
     sound = OOBLECK_FLOPS * shape.audio_latent[0] if model.codecs.audio == "oobleck" else 0
     if model.codecs.video == "turbo":
-        return TURBO_FLOPS * turbo_cells(shape.video_latent) + sound
+        repeated = (turbo_bands(model, height) - 1) * TURBO_REPEATED / (height * model.spatial_scale)
+        return round(TURBO_FLOPS * turbo_cells(shape.video_latent) * (1 + repeated)) + sound
     if model.codecs.video == "wan":
         return WAN_DECODER_FLOPS * decoded_frames(frames) * height * width * model.spatial_scale**2 + sound
     return sound
@@ -93,13 +109,15 @@ def decoder_memory(model: ModelConfig, shape: ClipShape) -> PartMemory:
     weights, activations = FOAL_CODEC_BYTES, 16 * 3 * height * width * model.spatial_scale**2
     if model.codecs.video == "turbo":
         weights = 2 * TURBO_PARAMETERS
-        activations = TURBO_BYTES * min(frames, TURBO_WINDOW + 2) * height * width
+        share = turbo_band(model, height)
+        each = TURBO_BYTES if share == 1 else TURBO_HELD_BYTES + TURBO_BAND_BYTES * share
+        activations = round(each * min(frames, TURBO_WINDOW + 2) * height * width)
     elif model.codecs.video == "wan":
         weights = 2 * WAN_DECODER_PARAMETERS
         activations = WAN_DECODER_BYTES * height * width * model.spatial_scale**2
     if model.codecs.audio == "oobleck":
         weights += 4 * OOBLECK_PARAMETERS
-        activations = max(activations, OOBLECK_BYTES * shape.audio_latent[0])
+        activations = max(activations, OOBLECK_BYTES * min(shape.audio_latent[0], OOBLECK_AT_ONCE))
     return PartMemory(weights=weights, activations=activations)
 
 

@@ -143,6 +143,7 @@ class Codecs:
     video: Literal["foal", "turbo", "wan"]  # turbo and wan decode; both take images through Wan's VAE
     audio: Literal["foal", "oobleck"]
     text: Literal["foal", "t5gemma"]
+    band_rows: int = 256  # of the picture, that Turbo computes at a time where it is large; 0: all
 
     def __post_init__(self) -> None:
         for name, known in (("video", ("foal", "turbo", "wan")), ("audio", ("foal", "oobleck"))):
@@ -150,6 +151,8 @@ class Codecs:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if self.text not in ("foal", "t5gemma"):
             raise ValueError(f"text is {self.text!r}, expected foal or t5gemma")
+        if self.band_rows < 0:
+            raise ValueError(f"band_rows is {self.band_rows}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +189,8 @@ class ModelConfig:
     distilled: DistilledConfig | None = None  # None: the model has no distilled weights
     super_resolution: SuperResolutionStage | None = None  # used at the sizes that have a first latent
     one_forward: bool = False  # a guided step's two prompts in one forward: faster where weights, not tokens, cost time
+    compiled: bool = False  # layers through torch.compile
+    fp8: bool = False  # linear maps of the layers that modalities share in 8-bit floats
     codecs: Codecs
     compute_dtype: Literal["float32", "bfloat16"]
     fps: int
@@ -205,6 +210,8 @@ class ModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.first_stage not in ("base", "distilled"):
             raise ValueError(f"first_stage is {self.first_stage!r}, expected base or distilled")
+        if self.fp8 and self.compute_dtype != "bfloat16":
+            raise ValueError(f"fp8 gives bfloat16, but compute_dtype is {self.compute_dtype}")
         if self.first_stage == "distilled" and self.distilled is None:
             raise ValueError(f"first_stage is distilled, but model {self.name} has no distilled weights")
         if self.default_resolution not in self.sizes:
@@ -238,6 +245,16 @@ class ModelConfig:
         return self.first_stage == "base" or (
             self.super_resolution is not None and self.super_resolution.sampling.guided
         )
+
+    @property
+    def shows_sound_noised(self) -> bool:
+        """Networks that predict clean samples know one noise level for video and sound (`sampling/given_sound.py`)."""
+        return self.transformer.prediction == "clean"
+
+    @property
+    def takes_sound(self) -> bool:
+        """Whether it can render to a given sound. The release does so in its guided stage alone, and holds it clean."""
+        return self.first_stage == "base" or self.shows_sound_noised
 
     @property
     def transformers(self) -> Mapping[str, TransformerConfig]:

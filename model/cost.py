@@ -5,6 +5,7 @@ Padding under tensor parallelism is counted in parameters, not in FLOPs.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,22 +19,25 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What one rank holds. Block linears have the model's dtype, everything else is float32."""
+    """What one rank holds. Block linears have the model's dtype or 8 bits and scales, everything else is float32."""
 
     block_linears: int
     others: int
     num_bytes: int
-    largest_bytes: int  # of one tensor
+    largest_bytes: int  # of one layer
 
     @property
     def count(self) -> int:
         return self.block_linears + self.others
 
 
-def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int = 0) -> Parameters:
-    """Exact, with the zero rows that uneven cuts are padded with. `dtype` of the block linears."""
-    sizes = {True: DTYPE_BYTES[dtype], False: DTYPE_BYTES["float32"]}  # of an element
-    counts, largest_bytes = {True: 0, False: 0}, 0
+def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int = 0, fp8: bool = False) -> Parameters:
+    """Exact, with the zero rows that uneven cuts are padded with. `dtype` of the block linears.
+
+    `fp8`: those that modalities share in 8 bits, with a scale a row; rows that fill these up are not counted (0.1 %).
+    """
+    counts: Counter[bool] = Counter()
+    num_bytes: Counter[str] = Counter()  # of layers, and of all that is in none
     for name, shape in tensor_shapes(config):
         local = list(shape)
         cut = cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None
@@ -41,12 +45,16 @@ def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int 
             local[cut.dim] = cut.size
         is_linear, count = _is_block_linear(name), math.prod(local)
         counts[is_linear] += count
-        largest_bytes = max(largest_bytes, count * sizes[is_linear])
+        if fp8 and is_linear and config.num_experts(int(name.split(".")[2])) == 1:
+            size = count + DTYPE_BYTES["float32"] * local[0]
+        else:
+            size = count * DTYPE_BYTES[dtype if is_linear else "float32"]
+        num_bytes[name.split(".")[2] if name.startswith("block.") else ""] += size
     return Parameters(
         block_linears=counts[True],
         others=counts[False],
-        num_bytes=sum(count * sizes[is_linear] for is_linear, count in counts.items()),
-        largest_bytes=largest_bytes,
+        num_bytes=num_bytes.total(),
+        largest_bytes=max(num_bytes.values()),
     )
 
 

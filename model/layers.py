@@ -1,23 +1,21 @@
-"""One Transformer layer and its parts. No loading, device choice or parallelism here.
+"""One Transformer layer and its parts: who goes through which weights. No loading, device choice or parallelism here.
 
 S tokens in the order video, audio, text; C hidden channels; Hq query heads and Hkv key/value heads of D channels;
 E experts: one set of weights for each modality (3), or one shared by all (1).
 Letters are logical: under tensor parallelism a rank's tensors hold its share of Hq, Hkv and the MLP's inner width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model.attention import full_attention, local_attention
 from model.config import TransformerConfig
-from model.positions import rotate
+from model.fp8 import Fp8Weight
+from model.pieces import EAGER, Weight, rms_norm
 
-NORM_EPS = 1e-6
-ACTIVATION_LIMIT = 7.0
-ACTIVATION_SLOPE = 1.702
 SLICE_TOKENS = 8192  # through an MLP at once
 
 
@@ -30,7 +28,7 @@ class Sequence:
     """
 
     passes: tuple[tuple[int, int, int], ...]  # of each pass, tokens of video, audio, text
-    rotary: tuple[Tensor, Tensor]  # sin, cos: [S, 3B]
+    rotary: tuple[Tensor, Tensor]  # sin, cos: [1, S, 3B]
     num_frames: int  # latent frames of the video
 
     @property
@@ -65,75 +63,86 @@ def side_by_side(streams: list[Tensor], passes: tuple[tuple[int, int, int], ...]
 
 
 class ExpertNorm(nn.Module):
-    """RMS norm over the last dim in float32, times (1 + weight): the stored weight is zero-centred."""
+    """An RMS norm's weights, E experts end to end."""
 
-    def __init__(self, size: int, *, num_experts: int = 1, per_head: bool = False) -> None:
+    def __init__(self, size: int, *, num_experts: int = 1) -> None:
         super().__init__()
-        self.size = size
-        self.per_head = per_head
+        self.num_experts = num_experts
         self.weight = nn.Parameter(torch.empty(num_experts * size, dtype=torch.float32))
 
-    def forward(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
-        """x [..., S, size], or [..., S, heads, size] if per_head, any float dtype -> float32 of the same shape."""
-        weight = self.weight.view(-1, self.size)
-        if weight.shape[0] > 1:  # one row a token
-            weight = torch.cat([w.expand(n, -1) for w, n in zip(weight, sizes, strict=True)])
-            weight = weight[:, None] if self.per_head else weight
-        x = x.float()
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPS) * (1 + weight)
+    def of(self, expert: int) -> Tensor:
+        return _share(self.weight, expert, self.num_experts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., size] -> float32 of the same shape, where there is one expert."""
+        return rms_norm(x, self.weight)
 
 
 class ExpertLinear(nn.Module):
-    """A linear map without bias whose weight stacks E experts on dim 0; each modality goes through its own."""
+    """A linear map without bias whose weight stacks E experts on dim 0; in 8 bits where it has scales."""
+
+    scales: Tensor | None
 
     def __init__(self, in_features: int, out_features: int, *, num_experts: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.num_experts = num_experts
         self.weight = nn.Parameter(torch.empty(num_experts * out_features, in_features, dtype=dtype))
+        self.register_buffer("scales", None)
+        self.rows = 0  # that count, where there are scales
 
-    def forward(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
-        """[..., S, in] -> [..., S, out] in the weight's dtype."""
-        x = x.to(self.weight.dtype)
-        if self.num_experts == 1:
-            return functional.linear(x, self.weight)
-        parts = zip(x.split(sizes, dim=-2), self.weight.chunk(self.num_experts), strict=True)
-        # Flat: a slice of a batch would be multiplied as a batch, with a copy of the weight.
-        outs = (
-            functional.linear(tokens.flatten(0, -2), weight).unflatten(0, tokens.shape[:-1]) for tokens, weight in parts
-        )
-        return torch.cat(list(outs), dim=-2)
+    def of(self, expert: int) -> Weight:
+        if self.scales is not None:
+            return Fp8Weight(self.weight, self.scales, self.rows)
+        return _share(self.weight, expert, self.num_experts)
+
+
+def _share(weight: Tensor, expert: int, num_experts: int) -> Tensor:
+    """Always a view: torch would compile anew for a parameter itself."""
+    return weight.view_as(weight) if num_experts == 1 else weight.chunk(num_experts)[expert]
+
+
+def by_expert(num_experts: int, sizes: tuple[int, int, int], *tensors: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+    """Each expert and what it works on of tensors [n, S, ...]: all tokens, or those of its modality."""
+    if num_experts == 1:
+        yield 0, list(tensors)
+        return
+    shares = zip(*(x.split(sizes, dim=1) for x in tensors), strict=True)
+    yield from ((expert, list(share)) for expert, share in enumerate(shares))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 class Attention(nn.Module):
     def __init__(self, config: TransformerConfig, *, layer: int, dtype: torch.dtype) -> None:
         super().__init__()
         experts = config.num_experts(layer)
+        self.num_experts = experts
         self.head_dim = config.head_dim
         self.group_size = config.num_heads_q // config.num_heads_kv  # query heads a key/value head
         self.radius = config.frame_receptive_field if layer in config.local_attn_layers else None
+        self.pieces = EAGER
         width = config.num_heads_q * config.head_dim
         rows = width + 2 * config.num_heads_kv * config.head_dim + config.num_heads_q
         self.pre_norm = ExpertNorm(config.hidden_size, num_experts=experts)
         self.linear_qkv = ExpertLinear(config.hidden_size, rows, num_experts=experts, dtype=dtype)
-        self.q_norm = ExpertNorm(config.head_dim, num_experts=experts, per_head=True)
-        self.k_norm = ExpertNorm(config.head_dim, num_experts=experts, per_head=True)
+        self.q_norm = ExpertNorm(config.head_dim, num_experts=experts)
+        self.k_norm = ExpertNorm(config.head_dim, num_experts=experts)
         self.linear_proj = ExpertLinear(width, config.hidden_size, num_experts=experts, dtype=dtype)
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
-        """[..., S, C] float32 -> what is added to it."""
-        dtype = self.linear_proj.weight.dtype
-        fused = self.linear_qkv(self.pre_norm(x, sequence.sizes), sequence.sizes).float()
-        num_kv = fused.shape[-1] // (self.group_size * (self.head_dim + 1) + 2 * self.head_dim)
-        num_q = num_kv * self.group_size
-        widths = [num_q * self.head_dim, num_kv * self.head_dim, num_kv * self.head_dim, num_q]
-        q, k, v, gate = fused.split(widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in (q, k, v))
-        q = rotate(self.q_norm(q, sequence.sizes), sequence.rotary)
-        k = rotate(self.k_norm(k, sequence.sizes), sequence.rotary)
-        q, k, v = (part.to(dtype).transpose(-2, -3) for part in (q, k, v))
-        out = self._attend(q, k, v, sequence)
-        gated = out.transpose(-2, -3).float() * gate.sigmoid()[..., None]
-        return _as_float(self.linear_proj(gated.flatten(-2).to(dtype), sequence.sizes))
+        """[n, S, C] float32 -> what is added to it."""
+        q, k, v, gate = (_joined(list(parts)) for parts in zip(*self._project(x, sequence), strict=True))
+        out = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), sequence).transpose(1, 2)
+        parts = by_expert(self.num_experts, sequence.sizes, out, gate)
+        return _joined([self.pieces.attended(*part, self.linear_proj.of(expert)) for expert, part in parts])
+
+    def _project(self, x: Tensor, sequence: Sequence) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        for expert, part in by_expert(self.num_experts, sequence.sizes, x, *sequence.rotary):
+            norms = (each.of(expert) for each in (self.q_norm, self.k_norm))
+            weights = (self.pre_norm.of(expert), self.linear_qkv.of(expert), *norms)
+            yield self.pieces.project(*part, *weights, self.head_dim, self.group_size)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sequence: Sequence) -> Tensor:
         passes = zip(sequence.split(q), sequence.split(k), sequence.split(v), strict=True)
@@ -148,44 +157,26 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Gated (SwiGLU-like, clamped) or plain (GELU-like, clamped); even rows of up_gate_proj are the gated half."""
+    """Gated, or plain in the first layers."""
 
     def __init__(self, config: TransformerConfig, *, layer: int, dtype: torch.dtype) -> None:
         super().__init__()
         experts, inner = config.num_experts(layer), config.mlp_inner_size(layer)
+        self.num_experts = experts
         self.gated = config.is_gated(layer)
+        self.pieces = EAGER
         self.pre_norm = ExpertNorm(config.hidden_size, num_experts=experts)
         rows = 2 * inner if self.gated else inner
         self.up_gate_proj = ExpertLinear(config.hidden_size, rows, num_experts=experts, dtype=dtype)
         self.down_proj = ExpertLinear(inner, config.hidden_size, num_experts=experts, dtype=dtype)
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
-        """[..., S, C] float32 -> what is added to it; long sequences slice by slice, for the inner values are wide."""
-        if x.shape[-2] <= SLICE_TOKENS:
-            return self._of_slice(x, sequence.sizes)
-        parts, first = [], 0
-        for tokens in x.split(SLICE_TOKENS, dim=-2):
-            parts.append(self._of_slice(tokens, _sizes_within(sequence.sizes, first, first + tokens.shape[-2])))
-            first += tokens.shape[-2]
-        return torch.cat(parts, dim=-2)
-
-    def _of_slice(self, x: Tensor, sizes: tuple[int, int, int]) -> Tensor:
-        up = self.up_gate_proj(self.pre_norm(x, sizes), sizes)
-        gate = up[..., 0::2] if self.gated else up
-        gate = gate.clamp(max=ACTIVATION_LIMIT).float().mul_(ACTIVATION_SLOPE)  # the limit is exact in bfloat16
-        inner = functional.silu(gate).div_(ACTIVATION_SLOPE)
-        if self.gated:
-            inner = inner * up[..., 1::2].clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float().add_(1)
-        return _as_float(self.down_proj(inner, sizes))
-
-
-def _sizes_within(sizes: tuple[int, int, int], start: int, stop: int) -> tuple[int, int, int]:
-    """Tokens of video, audio and text among those from `start` to `stop` of the whole sequence."""
-    ends = (sizes[0], sizes[0] + sizes[1], sum(sizes))
-    video, audio, text = (
-        max(min(stop, end) - max(start, end - size), 0) for end, size in zip(ends, sizes, strict=True)
-    )
-    return video, audio, text
+        """[n, S, C] float32 -> what is added to it; long sequences slice by slice, for the inner values are wide."""
+        parts = []
+        for expert, (tokens,) in by_expert(self.num_experts, sequence.sizes, x):
+            weights = [each.of(expert) for each in (self.pre_norm, self.up_gate_proj, self.down_proj)]
+            parts += [self.pieces.mlp(few, *weights, self.gated) for few in tokens.split(SLICE_TOKENS, dim=1)]
+        return _joined(parts)
 
 
 class Layer(nn.Module):
@@ -195,10 +186,6 @@ class Layer(nn.Module):
         self.mlp = Mlp(config, layer=layer, dtype=dtype)
 
     def forward(self, x: Tensor, sequence: Sequence) -> Tensor:
-        x = x + _as_float(self.attention(x, sequence))
-        return x + _as_float(self.mlp(x, sequence))
-
-
-def _as_float(x: Tensor) -> Tensor:
-    """The residual stream stays float32."""
-    return x.float()
+        x = x + self.attention(x, sequence)
+        out: Tensor = x + self.mlp(x, sequence)
+        return out

@@ -5,13 +5,13 @@ with C hidden channels, D channels a head and I inner channels of a rank:
 
     12 C                     the residual stream: after the embedders, before the layer, after its attention (float32)
     4 x input channels, 3 D  patches and rotary tables
-    max(16 C, 20 I gated, 14 I plain)   norms with weights a token, or the MLP's inner values
+    max(10 C, 20 I gated, 14 I plain)   a norm, or the MLP's inner values
 
 An MLP takes at most SLICE_TOKENS at once: of a longer sequence only a slice has inner values, and its slices are joined
 (8 C a token).
 
 Of the stages' weights a card holds all that are resident, the largest stage's where they are swapped, and where they
-are offloaded as much as it is allowed to, but the largest tensor at least (`model/placing.py`).
+are offloaded as much as it is allowed to, but the largest layer at least (`model/placing.py`).
 
 Attention is assumed to run in fused kernels, which keep no scores. `tests/model/test_memory.py` holds this against what
 forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' workspaces may take it.
@@ -35,7 +35,7 @@ UNCERTAINTY = 0.2  # of the activations
 CARDS_GB = (24, 40, 48, 80, 141)
 NUM_LATENTS = 10  # of the clip's size, float32: the sample, noise and a solver's memory
 Fit: TypeAlias = Literal["fits", "tight", "no"]
-RESIDUAL, NORMS, GATED, PLAIN, JOINED = 12, 16, 20, 14, 8  # bytes a channel; see above
+RESIDUAL, NORMS, GATED, PLAIN, JOINED = 12, 10, 20, 14, 8  # bytes a channel; see above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def card_memory(
     latents = [4 * NUM_LATENTS * _count(shape.video_latent) for shape in shapes]
     shares = {
         part: max(
-            (parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank) for rank in (0, tp - 1)),
+            (parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank, fp8=model.fp8) for rank in (0, tp - 1)),
             key=lambda share: share.num_bytes,
         )
         for part, config in model.transformers.items()
@@ -117,7 +117,7 @@ def card_memory(
 
 
 def _held(weights: Mapping[str, int], largest: int, placing: Placing) -> int:
-    """`largest`: bytes of the largest tensor."""
+    """`largest`: bytes of the largest layer."""
     total = sum(weights.values())
     if placing.stages == "swapped":
         return max(weights.values())

@@ -1,6 +1,6 @@
 """Puts weights where `model/placing.py` says. accelerate is imported when something is offloaded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,25 +44,27 @@ def offload(
     limits: Mapping[int | str, int] | None,
     device: str,
     no_split: list[str],
+    preloaded: Sequence[str] = (),
     folder: Path | None = None,
 ) -> None:
     """Spreads a module that is on the CPU over the places that `limits` names, in that order, with so many bytes each.
 
     Places are numbers of cards, `cpu` and `disk` (below `folder`); None: as accelerate finds them. What runs elsewhere
-    than on a card that it lies on runs on `device`, and of it only what runs is there.
+    than on a card that it lies on runs on `device`, and of it only what runs is there: a linear map, or the whole of a
+    module whose class is `preloaded`, which uses its parts' weights itself. `no_split`: classes that lie in one place.
     """
     from accelerate import cpu_offload, disk_offload, dispatch_model, infer_auto_device_map
 
     given = None if limits is None else dict(limits)
     places = infer_auto_device_map(module, max_memory=given, no_split_module_classes=no_split)
-    used = set(places.values())
+    used, classes = set(places.values()), list(preloaded) or None
     main = torch.device(device)
     if used == {"cpu"}:
-        cpu_offload(module, execution_device=main)
+        cpu_offload(module, execution_device=main, preload_module_classes=classes)
     elif used == {"disk"}:
-        disk_offload(module, offload_dir=folder, execution_device=main)
+        disk_offload(module, offload_dir=folder, execution_device=main, preload_module_classes=classes)
     else:
-        dispatch_model(module, places, main_device=_place_of(main), offload_dir=folder)
+        dispatch_model(module, places, main_device=_place_of(main), offload_dir=folder, preload_module_classes=classes)
 
 
 def stage_limits(placing: Placing, *, device: str, num_stages: int) -> dict[int | str, int]:

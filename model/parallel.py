@@ -8,8 +8,8 @@
 | down_proj      | columns   | inner channels, the same                                       |
 | all others     |           | whole on every rank                                            |
 
-Padding is exact: a zero row gives a zero gate, which gives zero. The sums after linear_proj and down_proj are reduced
-in float32. Takes a process group, and another one later where ranks were lost; reads no environment.
+Padding is exact: a zero row gives a zero gate, which gives zero. What attention and MLP add to the stream is summed in
+float32. Takes a process group, and another one later where ranks were lost; reads no environment.
 """
 
 from collections.abc import Iterator
@@ -147,6 +147,6 @@ def shard(model: Transformer, *, tp: int, rank: int, group: dist.ProcessGroup | 
             local = torch.empty(shape, dtype=parameter.dtype, device="meta")
             setattr(model.get_submodule(owner), leaf, nn.Parameter(local))
     for name, module in model.named_modules():
-        if name.endswith(("attention.linear_proj", "mlp.down_proj")):
+        if name.endswith((".attention", ".mlp")):
             module.register_forward_hook(total)
     return total

@@ -58,7 +58,7 @@ def place_features(coords: Tensor, count: int) -> Tensor:
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Half-split rotary over the first 6B of head_dim = 8B channels of x [..., S, heads, head_dim]; the rest passes."""
-    sin, cos = (part[:, None, :] for part in table)
+    sin, cos = (part[..., None, :] for part in table)
     width = sin.shape[-1]
     first, second, rest = x[..., :width], x[..., width : 2 * width], x[..., 2 * width :]
     return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)

@@ -13,13 +13,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from model.compiling import compile_layers
 from model.config import ModelConfig
+from model.fp8 import check_device
+from model.fp8_layers import prepare_fp8
 from model.layers import Layer
 from model.offloading import Swapped, offload, stage_limits
 from model.parallel import GroupSum, shard
 from model.placing import RESIDENT, Placing
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
+from model.sampling.given_sound import GivenSound
 from model.sampling.prediction import velocity_of
 from model.sampling.super_resolution import sample_super_resolution, start_audio, start_video
 from model.transformer import Transformer
@@ -41,6 +45,7 @@ class RenderRequest:
     steps: int  # of the first stage
     guidance: float | None  # of the first stage
     image_latent: Tensor | None  # the clean first frame, [C, 1, H, W] of the first stage
+    sound_latent: Tensor | None = None  # the given sound, [L, Ca], held as it is; None: sound is rendered too
     large_image_latent: Tensor | None = None  # the same at the last stage's size, where super-resolution follows
 
 
@@ -60,8 +65,10 @@ class ClipNoise:
         self._device = device
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
-        """[1, *shape], standard normal, float32."""
-        return torch.randn((1, *shape), generator=self._generator).to(self._device)
+        """[1, *shape], standard normal, float32. The CPU does not wait for a GPU that takes it."""
+        pinned = self._device.startswith("cuda")
+        drawn = torch.randn((1, *shape), generator=self._generator, pin_memory=pinned)
+        return drawn.to(self._device, non_blocking=pinned)
 
     def pairs(self, video: tuple[int, ...], audio: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         """(video, audio) for each step of the distilled stage."""
@@ -107,16 +114,23 @@ class Renderer:
         """
         transformers, sums = {}, []
         at_first = device if placing.stages == "resident" else "cpu"
+        if model.fp8:
+            check_device(device)
         for part, config in model.transformers.items():
             with torch.device("meta"):
                 transformer = Transformer(config, dtype=DTYPES[model.compute_dtype])
             sums.append(shard(transformer, tp=tp, rank=rank, group=None))
+            if model.fp8:
+                prepare_fp8(transformer)
             load_transformer_weights(transformer, reader, part=part, config=config, tp=tp, rank=rank, device=at_first)
             transformers[part] = transformer.eval().requires_grad_(False)
+            if model.compiled:
+                compile_layers(transformer)
             if placing.stages in ("offloaded", "disk"):
                 limits = stage_limits(placing, device=device, num_stages=len(model.transformers))
                 below = folder / part if folder is not None else None
-                offload(transformer, limits=limits, device=device, no_split=[Layer.__name__], folder=below)
+                layer = [Layer.__name__]
+                offload(transformer, limits=limits, device=device, no_split=layer, preloaded=layer, folder=below)
         swapped = []
         if placing.stages == "swapped":
             swapped = [Swapped(transformer, device=device) for transformer in transformers.values()]
@@ -146,6 +160,11 @@ class Renderer:
                 raise ValueError(f"{name} is {list(text.shape)}, expected [n, {config.text_in_channels}] with n > 0")
         _check_image("image", request.image_latent, first)
         _check_image("large image", request.large_image_latent, request.video_latent)
+        sound = request.sound_latent
+        if sound is not None and not self.model.takes_sound:
+            raise ValueError(f"model {self.model.name} cannot render to a given sound")
+        if sound is not None and tuple(sound.shape) != request.audio_latent:
+            raise ValueError(f"sound latent is {list(sound.shape)}, expected {list(request.audio_latent)}")
         if request.steps < 1:
             raise ValueError(f"steps is {request.steps}, expected at least 1")
 
@@ -179,6 +198,7 @@ class Renderer:
         video = noise.draw(shape)
         velocity = velocity_of(self.stages[0], one_forward=self.model.one_forward)
         image = self._batched(request.image_latent)
+        sound = self._given_sound(request, noise=audio)
         if self.model.first_stage == "distilled" and self.model.distilled is not None:
             return sample_distilled(
                 velocity,
@@ -189,6 +209,7 @@ class Renderer:
                 steps=request.steps,
                 config=self.model.distilled,
                 image_latent=image,
+                sound=sound,
                 on_step=on_step,
             )
         return sample_base(
@@ -201,8 +222,15 @@ class Renderer:
             steps=request.steps,
             guidance=request.guidance,
             image_latent=image,
+            sound=sound,
             on_step=on_step,
         )
+
+    def _given_sound(self, request: RenderRequest, *, noise: Tensor) -> GivenSound | None:
+        clean = self._batched(request.sound_latent)
+        if clean is None:
+            return None
+        return GivenSound(clean=clean, noise=noise if self.model.shows_sound_noised else None)
 
     def _super_resolution(
         self, request: RenderRequest, noise: ClipNoise, *, video: Tensor, audio: Tensor, on_step: OnStep | None

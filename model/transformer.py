@@ -3,10 +3,12 @@
 n batch, C latent channels, T H W latent frames and cells, L audio latents, S tokens.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
-from model.config import TransformerConfig
+from model.config import CoordsStyle, TransformerConfig
 from model.layers import ExpertNorm, Layer, Sequence, side_by_side
 from model.positions import coordinates, place_features, rotary_table
 
@@ -23,6 +25,14 @@ def unpatchify(tokens: Tensor, *, shape: torch.Size) -> Tensor:
     n, c, t, h, w = shape
     patches = tokens.reshape(n, t, h // 2, w // 2, 2, 2, c).permute(0, 6, 1, 2, 4, 3, 5)
     return patches.reshape(n, c, t, h, w)
+
+
+@lru_cache(maxsize=8)  # two texts and two stages of a clip, and of the next
+def _coordinates_on(
+    device: torch.device, video_grid: tuple[int, int, int], *, audio_length: int, text_length: int, style: CoordsStyle
+) -> Tensor:
+    """They are made on the CPU, and a copy makes the CPU wait for the GPU: once a clip, not once a step."""
+    return coordinates(video_grid, audio_length=audio_length, text_length=text_length, style=style).to(device)
 
 
 class Rope(nn.Module):
@@ -84,7 +94,7 @@ class Transformer(nn.Module):
         tables = [rotary_table(at, self.adapter.rope.bands) for at in coords]
         passes = tuple((patches.shape[1], audio.shape[1], text.shape[1]) for text in texts)
         sin, cos = (side_by_side([table[part] for table in tables], passes) for part in (0, 1))
-        sequence = Sequence(passes=passes, rotary=(sin, cos), num_frames=video.shape[2])
+        sequence = Sequence(passes=passes, rotary=(sin[None], cos[None]), num_frames=video.shape[2])
         x = side_by_side(streams, passes)
         for layer in self.block.layers:
             x = layer(x, sequence)
@@ -95,15 +105,16 @@ class Transformer(nn.Module):
 
     def _coordinates(self, video: Tensor, audio: Tensor, text: Tensor) -> Tensor:
         num_frames, height, width = video.shape[2:]
-        return coordinates(
+        return _coordinates_on(
+            video.device,
             (num_frames, height // 2, width // 2),
             audio_length=audio.shape[1],
             text_length=text.shape[1],
             style=self.config.coords_style,
-        ).to(video.device)
+        )
 
     def _heads(self, x: Tensor, sizes: tuple[int, int, int], *, shape: torch.Size) -> tuple[Tensor, Tensor]:
         video, audio, _ = x.split(sizes, dim=-2)
-        video_out = self.final_linear_video(self.final_norm_video(video, sizes))
-        audio_out = self.final_linear_audio(self.final_norm_audio(audio, sizes))
+        video_out = self.final_linear_video(self.final_norm_video(video))
+        audio_out = self.final_linear_audio(self.final_norm_audio(audio))
         return unpatchify(video_out, shape=shape), audio_out

@@ -1,10 +1,14 @@
-"""Whether a card is ours alone: memory in use before anything was loaded is somebody's, or a dead process's."""
+"""Whether a card is there and ours alone: memory in use before we load anything is somebody's, or a dead process's."""
 
 import time
 from collections.abc import Callable
 
 WAIT_S = 20.0  # a killed process's memory is not free at once
 LOOK_S = 0.5
+
+
+class NoCard(RuntimeError):
+    """Ray counts a card where torch sees none."""
 
 
 class DirtyCard(RuntimeError):

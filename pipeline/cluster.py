@@ -14,11 +14,12 @@ import ray
 from pipeline.crews.crew import Crew, Site
 from pipeline.crews.deadlines import Attention, StepTimes
 from pipeline.crews.group import RenderGroup
-from pipeline.crews.nodes import NodeWatch, is_alive, look
+from pipeline.crews.guards import Guards
+from pipeline.crews.nodes import NodeWatch, held_back, holds, is_alive, look
 from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
-from pipeline.errors import ConfigError, RenderError
-from pipeline.fleet import Event, Joined, Lost, Order
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.fleet import Event, Gpu, Joined, Lost, Order
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.signals import heard_at_last
 from pipeline.types import GroupStatus, Stage
@@ -35,15 +36,11 @@ CLOSING_S = 0.05
 log = logging.getLogger(__name__)
 
 
-class ClusterError(RenderError):
-    """There is no Ray to work with."""
-
-
 @contextmanager
 def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterator[None]:
     """A Ray to work with: the one that this process has already, the one at the address, or one of our own.
 
-    What was started here ends here; what was there before stays as it was.
+    What was started here ends here; what was there before stays as it was. Raises ClusterError.
     """
     if ray.is_initialized():
         yield
@@ -59,13 +56,23 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
     except SystemExit as error:  # while it starts, Ray answers SIGTERM by leaving with 15 and without a word
         raise KeyboardInterrupt from error
     except Exception as error:  # a node that is slow to start is a bare Exception of Ray's
-        where = settings.address or "this machine"
-        raise ClusterError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from error
+        raise ClusterError(_told(error, settings.address or "this machine")) from error
     log.info("Ray is ready after %.1f s", time.monotonic() - began)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _told(error: Exception, where: str) -> str:
+    """In one line; Ray names both versions where they differ, its own or Python's."""
+    before, trace, after = str(error).partition("Traceback (most recent call last):")  # of its server's
+    said = " ".join((before + after.strip().rpartition("\n")[2] if trace else before).split())
+    if said.startswith("Version mismatch"):
+        return f"the Ray cluster at {where} works with its own version alone: {said}"
+    if "resolve node to connect to" in said:
+        return f"this machine is no node of the Ray cluster at {where}: run it on one, or say address=ray://HOST:10001"
+    return f"no Ray cluster at {where}: {said}"
 
 
 def _knock(address: str) -> None:
@@ -141,20 +148,47 @@ class RayFleet:
         self._parallel = parallel
         self._site = Site(place=place, cluster=cluster, names=names, watch=NodeWatch(), clock=Attention())
         self._times = StepTimes(cluster)
-        crews: list[Crew] = [self._group(n) for n in range(groups)]
-        crews += [EncoderCrew(f"encoder-{n}", site=self._site) for n in range(cluster.num_encoders)]
-        crews += [FinisherCrew(f"finisher-{n}", site=self._site) for n in range(cluster.num_finishers)]
-        self._crews = {crew.crew_id: crew for crew in crews}
+        self._crews: dict[str, Crew] = {}
+        self._given_up: set[str] = set()
+        self._guards = Guards(self._site.clock)
+        self._avoided: frozenset[Gpu] = frozenset()
+        self._delayed: dict[str, None] = {}  # groups to be started when all guards have their cards
+        self._add({"render": groups, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
         self._looked_s = time.monotonic()
 
-    def _group(self, number: int) -> RenderGroup:
+    def _add(self, wanted: Mapping[Stage, int]) -> list[Crew]:
+        """What is missing of so many crews that are not given up."""
+        before = len(self._crews)
+        for stage, count in wanted.items():
+            same = [crew.crew_id for crew in self._crews.values() if crew.stage == stage]
+            missing = count - sum(crew_id not in self._given_up for crew_id in same)
+            for number in range(len(same), len(same) + missing):
+                crew = self._new(stage, number)
+                self._crews[crew.crew_id] = crew
+        return list(self._crews.values())[before:]
+
+    def _new(self, stage: Stage, number: int) -> Crew:
+        if stage == "encode":
+            return EncoderCrew(f"encoder-{number}", site=self._site)
+        if stage == "finish":
+            return FinisherCrew(f"finisher-{number}", site=self._site)
         return RenderGroup(f"group-{number}", site=self._site, parallel=self._parallel, times=self._times)
 
     def crews(self) -> Mapping[str, Stage]:
         return {crew_id: crew.stage for crew_id, crew in self._crews.items()}
 
     def start(self, crew_id: str, /) -> None:
-        self._crews[crew_id].start()
+        crew = self._crews[crew_id]
+        if crew.stage != "render" or self._guards.seek():
+            crew.start()
+        else:
+            self._delayed[crew_id] = None
+
+    def _start_delayed(self) -> None:
+        if self._guards.seek():
+            for crew_id in self._delayed:
+                self._crews[crew_id].start()
+            self._delayed.clear()
 
     def offer(self, crew_id: str, order: Order, /) -> None:
         self._crews[crew_id].offer(order)
@@ -162,13 +196,17 @@ class RayFleet:
     def wait(self, timeout_s: float, /) -> list[Event]:
         began = time.monotonic()
         events = self._watch()
+        self._start_delayed()
         for crew in self._crews.values():
             crew.poll()
         crew_of = {ref: crew for crew in self._crews.values() for ref in crew.refs()}
-        arrived = _arrived(list(crew_of), 0 if events else timeout_s)
+        arrived = _arrived([*crew_of, *self._guards.refs()], 0 if events else timeout_s)
         self._site.clock.looked(time.monotonic() - began, at_most=timeout_s + STANDSTILL_S)
         for ref in arrived:
-            events += self._collect(crew_of[ref], ref)
+            if ref in crew_of:
+                events += self._collect(crew_of[ref], ref)
+            else:
+                self._guards.collect(ref)
         checked = [crew.check() for crew in self._crews.values()]
         return events + [event for event in checked if event is not None]
 
@@ -188,27 +226,42 @@ class RayFleet:
             return []
         self._looked_s = time.monotonic()
         joined = self._site.watch.look()
-        events: list[Event] = [Joined(crew_id=crew_id, stage="render") for crew_id in self._grow()] if joined else []
+        self._hold_back()
+        events: list[Event] = self._grow() if joined else []
         lost = [crew.preempted(self._site.watch.nodes) for crew in self._crews.values()]
         return events + [event for event in lost if event is not None]
 
-    def _grow(self) -> list[str]:
-        """As many groups as fit now, where nobody has said how many there are to be."""
+    def _grow(self) -> list[Event]:
+        """As many groups as fit now or were asked for, and other crews in the place of those that were given up."""
         place, cluster = self._site.place, self._site.cluster
         nodes = list(self._site.watch.nodes.staying.values())
-        if self._parallel.groups is not None or not nodes:
+        if not nodes:
             return []
-        there = sum(isinstance(crew, RenderGroup) for crew in self._crews.values())
         cards = place.placing.encoder_cards
         fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes, encoder_cards=cards)
-        new = [self._group(number) for number in range(there, fits)]
-        self._crews |= {crew.crew_id: crew for crew in new}
-        return [crew.crew_id for crew in new]
+        new = self._add({"render": fits, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
+        return [Joined(crew_id=crew.crew_id, stage=crew.stage) for crew in new]
 
-    def avoid(self, nodes: Collection[str], /) -> None:
-        self._site.watch.avoided = frozenset(nodes)
+    def give_up(self, crew_id: str, /) -> None:
+        self.release(crew_id)
+        self._given_up.add(crew_id)
+
+    def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
+        self._site.watch.avoided, self._avoided = frozenset(nodes), frozenset(gpus)
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Has the cards that are to be avoided guarded, but for those that a group works on."""
+        groups = [crew for crew in self._crews.values() if isinstance(crew, RenderGroup)]
+        idle = self._avoided - {gpu for crew in groups if crew.is_up() for gpu in crew.gpus()}
+        fits = holds(groups[0].bundle, self._parallel.ranks, together=groups[0].together)
+        if self._guards.hold(held_back(self._site.watch.nodes, idle, fits=fits)):
+            for crew in groups:
+                if not crew.is_up():
+                    crew.kill()  # ranks that wait for a new one keep the place of the dead one, too
 
     def release(self, crew_id: str, /) -> None:
+        self._delayed.pop(crew_id, None)
         self._crews[crew_id].kill()
 
     def groups(self) -> tuple[GroupStatus, ...]:
@@ -224,7 +277,8 @@ class RayFleet:
 
     def close(self) -> None:
         """Waits until nothing of it is left, for so long as is decent."""
-        actors = [actor for crew in self._crews.values() for actor in crew.actors.values()]
+        actors = [*self._guards.actors(), *(each for crew in self._crews.values() for each in crew.actors.values())]
+        self._guards.hold(frozenset())
         for crew in self._crews.values():
             crew.kill()
         limit_s = self._site.cluster.shutdown_timeout_s

@@ -1,4 +1,5 @@
-"""Embeddings and image latents that clips are waiting for: each distinct one is made once, kept while it is of use.
+"""Embeddings, and latents of images and sounds, that clips wait for: each distinct one is made once, kept while it is
+of use.
 
 Holds handles only. Knows neither how conditions are made nor where they lie.
 """

@@ -110,7 +110,6 @@ class Driver:
     def run(self) -> Outcome:
         """Until every clip is SUCCEEDED or FAILED, or something stopped the run. Always ends the fleet's crews."""
         try:
-            self.roster.start()
             while not self._is_over():
                 self._offer()
                 for event in self.fleet.wait(POLL_S):
@@ -128,7 +127,10 @@ class Driver:
         return Outcome(board=self.board, stopped=self.stopped, exit_code=self.exit_code, canceled=self.canceled)
 
     def _offer(self) -> None:
-        crews, stopping = self.roster.counts(), self.stop_at is not None or self.paused is not None
+        stopping = self.stop_at is not None or self.paused is not None
+        if not stopping:
+            self.roster.fill(self.board.count(Place.PENDING, Place.RENDERING))
+        crews = self.roster.counts()
         for crew_id, member in self.roster.idle():
             member.order = self.offers.next_order(member.stage, crews=crews, stopping=stopping)
             if member.order is not None:
@@ -141,7 +143,7 @@ class Driver:
         if isinstance(event, Joined):
             if self.stop_at is not None:
                 return  # there is nothing for it to do
-            log.info("%s is started on a node that joined", event.crew_id, extra={"group": event.crew_id})
+            log.info("%s fits since a node joined", event.crew_id, extra={"group": event.crew_id})
             self.roster.joined(event)
             return
         member = self.roster.members[event.crew_id]
@@ -189,10 +191,8 @@ class Driver:
             self.roster.give_up(event.crew_id)
             log.error("%s is not started again: it was lost too often in a row", event.crew_id, extra=told)
             self._check_stage(stage, event)
-        elif stage != "finish" and self.paused is not None:
-            self.roster.rest_instead(event.crew_id)
-        elif stage == "finish" or self.stop_at is None:
-            self.roster.start_again(event.crew_id)
+        elif stage == "finish":  # also for a run that stops or pauses: what is rendered is finished
+            self.roster.start(event.crew_id)
 
     def _check_stage(self, stage: Stage, event: Lost) -> None:
         if not self.roster.counts()[stage]:
@@ -257,8 +257,6 @@ class Driver:
         if self.resting_since is not None and self.working_since is not None:
             self.working_since += self.clock() - self.resting_since
         self.resting_since = None
-        if self.stop_at is None:
-            self.roster.wake()
 
     def _working_s(self, now: float) -> float:
         """Since the first group was ready; 0 before."""
@@ -274,7 +272,7 @@ class Driver:
 
     def _snapshot(self) -> Snapshot:
         now = self.clock()
-        groups = self.fleet.groups()
+        groups = tuple(group for group in self.fleet.groups() if not self.roster.rests(group.group_id))
         in_work = sum(
             self.books.costs[group.clip_id] * group.step / group.num_steps
             for group in groups

@@ -10,6 +10,7 @@ RenderError
   GroupLost       a rank, node or collective died              clip retried, group rebuilt; caps on both
   StoreError      storage said no                              the run stops, nothing half-written; exit 5
     LeaseLost     another run has taken the output over        the run stops, the clips go on in that one; exit 5
+  ClusterError    there is no Ray to work with                 nothing was rendered; exit 5
   LeaseHeld       another run is at work on the output         nothing was started; exit 4
   OutputPaused    somebody paused the output                   nothing was started; exit 3
 """
@@ -95,6 +96,10 @@ class StoreError(RenderError):
 
 
 class LeaseLost(StoreError):
+    pass
+
+
+class ClusterError(RenderError):
     pass
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, Stage
+from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, SoundRef, Stage
 
 # A reference to latents or an embedding, wherever they lie. The driver passes it on and never looks inside.
 Handle: TypeAlias = object
@@ -40,14 +40,24 @@ class Picture:
     image: ImageRef = field(compare=False, repr=False)
 
 
-Condition: TypeAlias = Text | Picture
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """A given sound to be encoded as the latents of a clip of so many seconds."""
+
+    identity: str
+    duration_s: int
+    num_latents: int
+    sound: SoundRef = field(compare=False, repr=False)
+
+
+Condition: TypeAlias = Text | Picture | Sound
 
 
 def conditions_of(clip: Clip) -> dict[str, Condition]:
     """What a clip is conditioned on, by role.
 
     text; negative where a stage is guided; for image-to-video image, at the first stage's size, and large_image, at
-    that of super-resolution.
+    that of super-resolution; sound where it is given.
     """
     roles: dict[str, Condition] = {"text": Text(prompt=clip.prompt)}
     if clip.negative_prompt is not None:
@@ -56,6 +66,13 @@ def conditions_of(clip: Clip) -> dict[str, Condition]:
         roles["image"] = _picture(clip.image, clip.shape.first_latent or clip.shape.video_latent)
         if clip.shape.first_latent is not None:
             roles["large_image"] = _picture(clip.image, clip.shape.video_latent)
+    if clip.audio_in is not None:
+        roles["sound"] = Sound(
+            identity=clip.audio_in.identity,
+            duration_s=clip.duration_s,
+            num_latents=clip.shape.audio_latent[0],
+            sound=clip.audio_in,
+        )
     return roles
 
 
@@ -86,12 +103,24 @@ class FinishOrder:
 Order: TypeAlias = EncodeOrder | RenderOrder | FinishOrder
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Gpu:
+    """One card of the cluster."""
+
+    node: str  # id
+    number: str  # there, as Ray says it
+
+    def __str__(self) -> str:
+        return f"GPU {self.number} of node {self.node[:8]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """The crew takes orders from now on."""
 
     crew_id: str
     nodes: tuple[str, ...] = ()  # ids of those that its actors are on
+    gpus: tuple[Gpu, ...] = ()  # that they have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +154,13 @@ class Lost:
     reason: str
     kind: LossKind = "died"
     node: str | None = None  # id of the culprit's, where a culprit is known
+    gpu: Gpu | None = None  # the culprit's, where it has one
     fatal: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """Another crew fits since a node joined. It wants to be started."""
+    """Another crew fits since a node joined. It may be started."""
 
     crew_id: str
     stage: Stage
@@ -158,15 +188,19 @@ class Fleet(Protocol):
         """Events so far, at once if there are any, else after at most `timeout_s`. Deadlines are checked in here."""
         ...
 
-    def avoid(self, nodes: Collection[str], /) -> None:
-        """From now on no crew is started on these nodes (ids, all that are to be avoided); what works there goes on.
+    def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
+        """From now on no crew is started on these nodes (ids) and cards, all that there are; what works there goes on.
 
-        Where no other living node could hold a crew they are used after all: a slow run is better than none.
+        Where nothing else in the cluster could hold a crew they are used after all: a slow run is better than none.
         """
         ...
 
     def release(self, crew_id: str, /) -> None:
         """Ends a crew that has no order, so that others can use its place. It may be started again."""
+        ...
+
+    def give_up(self, crew_id: str, /) -> None:
+        """It is lost and not started again: on a node that joins another takes its place."""
         ...
 
     def groups(self) -> tuple[GroupStatus, ...]: ...

@@ -11,7 +11,7 @@ from model.placing import RESIDENT, Placing
 from model.shapes import ClipShape
 from model.weights import WeightReader
 from pipeline.errors import ConfigError
-from pipeline.planning.cards import ACCELERATOR, CARDS
+from pipeline.planning.cards import ACCELERATOR, CARDS, no_fp8
 from pipeline.settings import ParallelSettings
 
 
@@ -38,6 +38,8 @@ def settle(
     placing: Placing = RESIDENT,
 ) -> ParallelSettings:
     """On the cluster at hand, for the clips to be rendered. ConfigError where no size fits or the card is not known."""
+    if model.fp8 and device == "cuda":
+        _check_fp8(nodes)
     if parallel.tp is not None:
         return parallel
     if device == "cpu":
@@ -55,8 +57,20 @@ def settle(
     return replace(parallel, tp=tp)
 
 
+def _check_fp8(nodes: Sequence[Mapping[str, float]]) -> None:
+    """What Ray calls unknown is looked at by the rank that gets it."""
+    without = {name for card in CARDS.values() if not card.fp8 for name in card.names}
+    found = sorted({kind for node in nodes if node.get("GPU", 0) >= 1 for kind in _kinds(node)} & without)
+    if found:
+        raise ConfigError(no_fp8(" and ".join(found)))
+
+
+def _kinds(node: Mapping[str, float]) -> list[str]:
+    return [name.removeprefix(ACCELERATOR) for name in node if name.startswith(ACCELERATOR)]
+
+
 def _card_gb(node: Mapping[str, float]) -> int:
-    kinds = [name.removeprefix(ACCELERATOR) for name in node if name.startswith(ACCELERATOR)]
+    kinds = _kinds(node)
     known = [card.gb for card in CARDS.values() if set(card.names) & set(kinds)]
     if not known:
         raise ConfigError(

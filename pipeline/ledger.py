@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
-from model.config import ModelConfig
+from model.config import Codecs, ModelConfig
 from pipeline.errors import StoreError
 from pipeline.keyset import KeySet
 from pipeline.manifest.ids import SAFE_ID, SAFE_ID_WORDS
@@ -65,12 +65,14 @@ class ClipRecord:
 
 def deciding_values(clip: Clip, *, model_hash: str, media: MediaSettings) -> JsonDict:
     """All that decides a clip's files. Not priority, position, parallel layout, retry or storage settings."""
+    given = {} if clip.audio_in is None else {"audio_in_sha256": clip.audio_in.identity}
     return {
         "format": 1,
         "prompt": clip.prompt,
         "negative_prompt": clip.negative_prompt,
         "image_sha256": clip.image.identity if clip.image else None,  # in object storage not its digest
         "audio": clip.audio,
+        **given,  # a clip without one is named as before there were any
         "resolution": clip.resolution,
         "ratio": clip.ratio,
         "duration_s": clip.duration_s,
@@ -95,6 +97,8 @@ def values_hash(values: JsonDict) -> str:
 def model_hash(model: ModelConfig, weights_digest: str) -> str:
     """Of all that a row cannot say itself: defaults, limits and the size table reach a clip as values of its own."""
     config = {name: value for name, value in _plain(model).items() if name not in SAID_BY_ROWS}
+    if model.codecs.band_rows == Codecs.band_rows:
+        del config["codecs"]["band_rows"]  # it came later: what was done before it stays done
     config["sampling"] = {k: v for k, v in config["sampling"].items() if k not in ("steps", "negative_prompt")}
     return _digest({"config": config, "weights": weights_digest})
 

@@ -1,26 +1,28 @@
 """What a failure costs whom: pure decisions on plain values, tested row by row. No clock, no Ray.
 
-| what happened                                     | the clip                        | crew and node                   | the run              |
+| what happened                                     | the clip                        | crew, node and GPU              | the run              |
 |---------------------------------------------------|---------------------------------|---------------------------------|----------------------|
 | storage said no, weights or settings do not fit   | as it was                       |                                 | stops: exit 5, or 2  |
 | an error that the same input would repeat         | FAILED with the reason          |                                 | goes on              |
 | every rank of its group ran out of memory         | FAILED, with what it needs      | the group goes on               | goes on              |
-| a process of its group died, or it hung           | again, FAILED at its death cap  | a loss, a strike for the node   | goes on              |
+| a process of its group died, or it hung           | again, FAILED at its death cap  | a loss, a strike for node, GPU  | goes on              |
 | its finisher or encoder died, or failed oddly     | that stage again, FAILED at cap | a loss, a strike for the node   | goes on              |
 | its node went, drains or cannot be reached        | again, free of charge           | placed elsewhere                | goes on              |
 | latents or conditions went down with their node   | the stage that made them again  |                                 | goes on              |
 | no room for a crew, and others of its kind work   |                                 | waits again                     | goes on              |
 | losses in a row with different clips, at cap      | as it was                       | the crew is not started again   | goes on without it   |
-| strikes on a node in a row, at cap                |                                 | nothing starts there for a time | goes on              |
+| strikes on a GPU in a row, at cap                 |                                 | nothing starts on it for a time | goes on              |
+| strikes on a node in a row, that GPU's left out   |                                 | nothing starts there for a time | goes on              |
 | the last crew of a stage is gone                  | as it was                       |                                 | exit 5, first what is in flight |
 | more clips FAILED than the limit, or the first K  | as it was                       |                                 | exit 5, first what is in flight |
 """  # noqa: E501  # a table
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
-from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, PREEMPTED
+from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, PREEMPTED, Gpu
 from pipeline.settings import RetrySettings
 from pipeline.types import ClipFailure, Stage
 
@@ -94,30 +96,53 @@ class Streaks:
             counts.pop(crew_id, None)
 
 
+class Strike(NamedTuple):
+    at: float
+    gpu: Gpu | None  # the suspected one
+
+
+class Blocked(NamedTuple):
+    """Where nothing is to be started now."""
+
+    nodes: frozenset[str] = frozenset()  # ids
+    gpus: frozenset[Gpu] = frozenset()
+
+
 class Strikes:
-    """Nodes on which crews were lost with different clips, in each stage for itself. Work done there takes one back."""
+    """Nodes and GPUs on which crews were lost with different clips, in each stage for itself.
+
+    Work done there takes one back. What one GPU is blocked for is not its node's fault as well.
+    """
 
     def __init__(self, retry: RetrySettings, *, clock: Callable[[], float]) -> None:
         self._retry, self._clock = retry, clock
-        self._strikes: dict[tuple[str, Stage], dict[object, float]] = defaultdict(dict)  # suspect -> when
+        self._strikes: dict[tuple[str | Gpu, Stage], dict[object, Strike]] = defaultdict(dict)  # by suspect
 
-    def strike(self, node: str, stage: Stage, suspect: object) -> None:
-        """One suspect strikes a node once; without one, each loss counts."""
-        self._strikes[node, stage][object() if suspect is None else suspect] = self._clock()
+    def strike(self, node: str, stage: Stage, suspect: object, *, gpu: Gpu | None = None) -> None:
+        """One suspect strikes a node, and a GPU of it, once; without one, each loss counts."""
+        suspect = object() if suspect is None else suspect
+        for place in (node, gpu) if gpu is not None else (node,):
+            self._strikes[place, stage][suspect] = Strike(self._clock(), gpu)
 
-    def worked(self, node: str, stage: Stage) -> None:
-        strikes = self._strikes.get((node, stage))
-        if strikes:
-            strikes.pop(next(iter(strikes)))
+    def worked(self, places: Iterable[str | Gpu], stage: Stage) -> None:
+        for place in places:
+            strikes = self._strikes.get((place, stage))
+            if strikes:
+                strikes.pop(next(iter(strikes)))
 
-    def blocked(self) -> frozenset[str]:
-        """Ids of nodes where nothing is to be started now."""
+    def blocked(self) -> Blocked:
         oldest = self._clock() - self._retry.forgive_s
         for strikes in self._strikes.values():
-            for suspect in [each for each, at in strikes.items() if at <= oldest]:
+            for suspect in [each for each, strike in strikes.items() if strike.at <= oldest]:
                 del strikes[suspect]
         full = self._retry.max_node_strikes
-        return frozenset(node for (node, _), strikes in self._strikes.items() if len(strikes) >= full)
+        gpus = {place for (place, _), each in self._strikes.items() if isinstance(place, Gpu) and len(each) >= full}
+        nodes = {
+            place
+            for (place, _), each in self._strikes.items()
+            if isinstance(place, str) and sum(strike.gpu not in gpus for strike in each.values()) >= full
+        }
+        return Blocked(frozenset(nodes), frozenset(gpus))
 
 
 def too_many_failed(*, failed: int, succeeded: int, total: int, retry: RetrySettings) -> str | None:

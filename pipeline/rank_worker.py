@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from model.shapes import ClipShape
-from pipeline.card import check_card
+from pipeline.card import NoCard, check_card
 from pipeline.errors import GroupLost
 from pipeline.fleet import OUT_OF_MEMORY
 from pipeline.scratch import scratch_folder
@@ -119,6 +119,9 @@ class RankWorker:
     def _check_card(self) -> None:
         import torch
 
+        if not torch.cuda.is_available():
+            wanted = "it takes torch for CUDA and a driver in the image that this node runs"
+            raise NoCard(f"Ray counts a GPU on {seat()}, but torch {torch.__version__} sees none there: {wanted}")
         torch.cuda.set_device(0)
         check_card(torch.cuda.mem_get_info, name=str(seat()), least_free=self.cluster.least_free_memory)
 

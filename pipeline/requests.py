@@ -26,6 +26,7 @@ def request_of(clip: Clip, conditions: Mapping[str, Tensor]) -> RenderRequest:
         guidance=clip.guidance,
         image_latent=conditions.get("image"),
         large_image_latent=conditions.get("large_image"),
+        sound_latent=conditions.get("sound"),
     )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.fleet import Fleet, Joined, Lost, Order, Ready
-from pipeline.policy import Streaks, Strikes
+from pipeline.fleet import Fleet, Gpu, Joined, Lost, Order, Ready
+from pipeline.policy import Blocked, Streaks, Strikes
 from pipeline.settings import RetrySettings
 from pipeline.types import Stage
 
@@ -18,42 +18,37 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Member:
-    """One crew. `resting`: ended for as long as the run is paused. `home`: ended, as it has nothing left to do.
+    """One crew. `resting`: started when there is work for it. `home`: ended, as its stage has nothing left to do.
 
     `gone`: not started again in this run.
     """
 
     stage: Stage
-    state: Literal["starting", "ready", "resting", "home", "gone"] = "starting"
+    state: Literal["starting", "ready", "resting", "home", "gone"] = "resting"
     order: Order | None = None
     nodes: tuple[str, ...] = ()  # ids, since it was ready last
+    gpus: tuple[Gpu, ...] = ()
 
 
 class Roster:
     def __init__(self, fleet: Fleet, *, retry: RetrySettings, clock: Callable[[], float]) -> None:
         self._fleet = fleet
         self._streaks, self._strikes = Streaks(retry), Strikes(retry, clock=clock)
-        self._avoided: frozenset[str] = frozenset()
-        self.members: dict[str, Member] = {}
-
-    def start(self) -> None:
-        for crew_id, stage in self._fleet.crews().items():
-            self.joined(Joined(crew_id=crew_id, stage=stage))
+        self._avoided = Blocked()
+        self.members = {crew_id: Member(stage) for crew_id, stage in fleet.crews().items()}
 
     def joined(self, event: Joined) -> None:
         self.members[event.crew_id] = Member(event.stage)
-        self._fleet.start(event.crew_id)
 
     def ready(self, event: Ready) -> None:
         member = self.members[event.crew_id]
-        member.state, member.nodes = "ready", event.nodes
+        member.state, member.nodes, member.gpus = "ready", event.nodes, event.gpus
 
     def worked(self, crew_id: str) -> None:
-        """It answered: nothing is wrong with it, nor with its node."""
+        """It answered: nothing is wrong with it, nor with its node and its cards."""
         member = self.members[crew_id]
         self._streaks.worked(crew_id)
-        for node in member.nodes:
-            self._strikes.worked(node, member.stage)
+        self._strikes.worked((*member.nodes, *member.gpus), member.stage)
 
     def counts(self) -> dict[Stage, int]:
         """Crews of each stage that work or will."""
@@ -68,7 +63,7 @@ class Roster:
     def lost(self, event: Lost, suspect: object) -> bool:
         """Counts the loss. Whether the crew is worth starting again."""
         member = self.members[event.crew_id]
-        member.state = "starting"
+        member.state = "resting"
         if event.kind == "preempted":
             return self._streaks.evicted(event.crew_id)
         if event.kind == "unplaced" and any(
@@ -76,27 +71,42 @@ class Roster:
         ):
             return True
         if event.node is not None:
-            self._strikes.strike(event.node, member.stage, suspect)
+            self._strikes.strike(event.node, member.stage, suspect, gpu=event.gpu)
         return self._streaks.lost(event.crew_id, suspect)
 
-    def start_again(self, crew_id: str) -> None:
+    def fill(self, num_clips: int) -> None:
+        """Starts what rests, but no more groups than there are clips to render."""
+        num_groups = sum(
+            each.stage == "render" and each.state in ("starting", "ready") for each in self.members.values()
+        )
+        for crew_id, member in self.members.items():
+            if member.state == "resting" and (member.stage != "render" or num_groups < num_clips):
+                num_groups += member.stage == "render"
+                self.start(crew_id)
+
+    def start(self, crew_id: str) -> None:
         self.avoid_blocked()
         self.members[crew_id].state = "starting"
         self._fleet.start(crew_id)
 
     def give_up(self, crew_id: str) -> None:
         self.members[crew_id].state = "gone"
+        self._fleet.give_up(crew_id)
+
+    def rests(self, crew_id: str) -> bool:
+        return crew_id in self.members and self.members[crew_id].state == "resting"
 
     def avoid_blocked(self) -> None:
         """Tells the fleet where nothing is to be started, when that has changed."""
-        blocked = self._strikes.blocked()
-        for node in sorted(blocked - self._avoided):
-            log.warning("nothing more is started on node %s: crews were lost there in a row", node[:8])
-        for node in sorted(self._avoided - blocked):
-            log.info("node %s is used again", node[:8])
-        if blocked != self._avoided:
-            self._avoided = blocked
-            self._fleet.avoid(blocked)
+        before, blocked = self._avoided, self._strikes.blocked()
+        if blocked == before:
+            return
+        for place in sorted(_told(blocked) - _told(before)):
+            log.warning("nothing more is started on %s: crews were lost there in a row", place)
+        for place in sorted(_told(before) - _told(blocked)):
+            log.info("%s is used again", place)
+        self._avoided = blocked
+        self._fleet.avoid(*blocked)
 
     # Where there is nothing for a stage to do.
 
@@ -111,11 +121,9 @@ class Roster:
         return any(each.state == "home" for each in self.members.values() if each.stage == stage)
 
     def call_back(self, stage: Stage) -> None:
-        for crew_id, member in self.members.items():
+        for member in self.members.values():
             if member.stage == stage and member.state == "home":
-                self.start_again(crew_id)
-
-    # While the run is paused.
+                member.state = "resting"
 
     def rest(self) -> None:
         """Gives the places of idle crews back to the cluster."""
@@ -123,11 +131,6 @@ class Roster:
             self._fleet.release(crew_id)
             member.state = "resting"
 
-    def rest_instead(self, crew_id: str) -> None:
-        """Of starting again what was lost."""
-        self.members[crew_id].state = "resting"
 
-    def wake(self) -> None:
-        for crew_id, member in self.members.items():
-            if member.state == "resting":
-                self.start_again(crew_id)
+def _told(blocked: Blocked) -> set[str]:
+    return {f"node {node[:8]}" for node in blocked.nodes} | set(map(str, blocked.gpus))

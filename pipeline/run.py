@@ -29,6 +29,7 @@ from pipeline.log_lines import named
 from pipeline.manifest.hashing import settings_hasher
 from pipeline.manifest.reading import Manifest, read_manifest
 from pipeline.manifest.rows import Rules
+from pipeline.manifest.sources import from_anywhere
 from pipeline.plan import Plan, make_plan
 from pipeline.planning.history import RunTimes
 from pipeline.probing import probe
@@ -39,9 +40,10 @@ from pipeline.run_log import RunLog
 from pipeline.settings import RunSettings
 from pipeline.signals import Signals
 from pipeline.store import Store, open_store
+from pipeline.store_clients import absolute
 from pipeline.summary import ENVIRONMENT, SOME_FAILED, STOPPED, SUCCESS, RunSummary, Snapshot
 from pipeline.types import Clip
-from pipeline.weights.opening import open_weights, weights_errors
+from pipeline.weights.opening import BUILTIN, open_weights, weights_errors
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +172,14 @@ def _plan(settings: RunSettings, manifest: Manifest, store: Store) -> Plan:
 
 
 def _facts(settings: RunSettings, *, hashed: str) -> RunFacts:
+    """Places are written down so that an audit finds them from any folder."""
     now = datetime.now(UTC)
+    settings = replace(
+        settings,
+        manifest=from_anywhere(settings.manifest, storage=settings.storage),
+        output=absolute(settings.output),
+        weights=settings.weights if settings.weights == BUILTIN else absolute(settings.weights),
+    )
     return RunFacts(
         run_id=new_run_id(now),
         manifest=settings.manifest,
@@ -211,7 +220,8 @@ def _drive(
             threads=settings.parallel.threads_per_rank,
             device=device,
             images=any(clip.image is not None for clip in clips),
-            image_access=settings.images,
+            sounds=any(clip.audio_in is not None for clip in clips),
+            input_access=settings.images,
             run_id=run_id,
             keep_embeddings=settings.cluster.keep_embeddings,
             placing=settings.placing,
@@ -228,7 +238,7 @@ def _drive(
         cards = settings.placing.encoder_cards
         groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes, encoder_cards=cards)
         own = settings.cluster.address is None
-        recorder.placed(device=device, nodes=nodes, groups=groups, tp=parallel.ranks, own=own)
+        recorder.placed(device=device, nodes=nodes, groups=min(groups, len(clips)), tp=parallel.ranks, own=own)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)
         with progress() as show:
 

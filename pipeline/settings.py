@@ -9,7 +9,7 @@ from typing import Any, Literal
 from model.config import ModelConfig
 from model.placing import RESIDENT, Placing
 from pipeline.errors import ConfigError
-from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.store import StorageSettings
 from pipeline.types import MediaSettings
@@ -65,7 +65,7 @@ class ClusterSettings:
     leave_timeout_s: float = 10.0  # for the living ranks of a group to leave a collective that a dead one broke
     shutdown_timeout_s: float = 20.0  # for actors and placements to be gone when a run ends
     step_slack: float = 20.0  # a step that takes so many times what such steps took in this run counts as hung
-    step_least_s: float = 20.0  # but none that takes less than this
+    step_least_s: float = 20.0  # but none that takes less than this; also for an idle process to say that it is there
     health_period_s: float = 0.5
     node_period_s: float = 2.0  # between two looks at which nodes have joined, left or drain
     least_free_memory: float = 0.9  # of a card, before weights are loaded; less is somebody's who is not there any more
@@ -98,8 +98,8 @@ class RetrySettings:
     max_encode_attempts: int = 3
     max_finish_attempts: int = 3
     max_evictions: int = 20  # times a clip may lose its place to nodes that go; it costs it nothing, but has an end
-    max_node_strikes: int = 3  # losses with different clips on one node, then nothing is started there
-    forgive_s: float = 1800.0  # until a strike against a node is forgotten
+    max_node_strikes: int = 3  # losses with different clips on one node or GPU, then nothing is started there
+    forgive_s: float = 1800.0  # until a strike against a node or GPU is forgotten
     max_failed: int | None = None  # clips; the run stops when more have failed
     max_failed_percent: float | None = None  # of its clips; the run stops when more have failed
     first_failed: int | None = 20  # the run stops when its first so many clips have all failed
@@ -164,7 +164,7 @@ class RunSettings:
     placing: Placing = RESIDENT
     people: PeopleSettings = field(default_factory=PeopleSettings)
     truncate_text: bool = False
-    images: ImageAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
+    images: InputAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
     selection: Selection = EVERYTHING  # of the manifest's rows
     findings: str | None = None  # where all that is wrong with the manifest is written as Parquet
 

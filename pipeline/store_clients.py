@@ -76,6 +76,11 @@ def local_path(uri: str) -> Path:
     return Path(os.path.abspath(Path(uri.removeprefix("file://")).expanduser()))
 
 
+def absolute(uri: str) -> str:
+    """The same place for whoever stands in another folder."""
+    return uri if scheme_of(uri)[0] is not None else str(local_path(uri))
+
+
 def _check_endpoint(endpoint: str, name: str) -> None:
     """Raises ConfigError; obstore would panic."""
     if address_problem(endpoint):

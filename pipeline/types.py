@@ -25,6 +25,16 @@ class ImageRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoundRef:
+    """Where the sound that a clip is rendered to comes from: exactly one of `uri` (absolute) and `data`."""
+
+    uri: str | None
+    data: bytes | None
+    identity: str  # SHA-256
+    seconds: float  # of sound in it, counted to 30 at most
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clip:
     """One validated manifest row with every default filled in: all that decides its pixels and samples."""
 
@@ -34,6 +44,7 @@ class Clip:
     negative_prompt: str | None  # None: no stage is guided
     image: ImageRef | None
     audio: bool
+    audio_in: SoundRef | None  # None: the sound is rendered too
     resolution: str
     ratio: str
     duration_s: int

@@ -19,12 +19,12 @@ import ray
 from model.config import ModelConfig
 from model.placing import RESIDENT, Placing
 from pipeline.errors import ClipError, StoreError
-from pipeline.fleet import Condition, Text
-from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.fleet import Condition, Gpu, Picture, Sound, Text
+from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.publication import upload
 from pipeline.scratch import DISK_FULL, scratch_folder, sweep
 from pipeline.store import StorageSettings, open_store
-from pipeline.types import Clip, ClipFailure, Finished, MediaSettings, Stage
+from pipeline.types import Clip, ClipFailure, Finished, MediaSettings, SoundRef, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,8 @@ class Workplace:
     threads: int  # torch's, of each actor
     device: str  # of the ranks: cpu or cuda
     images: bool = True  # whether any clip has a first frame to encode
-    image_access: ImageAccess = OWN_FOLDER  # from where; the manifest's own folders are among the roots
+    sounds: bool = True  # whether any clip has a given sound to encode
+    input_access: InputAccess = OWN_FOLDER  # to images and sounds; the manifest's own folders are among the roots
     keep_embeddings: bool = False  # in the output
     placing: Placing = RESIDENT
     run_id: str = ""  # part of the names of placement groups: leftovers of other runs are told by it
@@ -63,13 +64,17 @@ class Seat:
     pid: int
     gpu: str | None = None  # its number there
 
+    @property
+    def card(self) -> Gpu | None:
+        return None if self.gpu is None else Gpu(node=self.node, number=self.gpu)
+
     def __str__(self) -> str:
         gpu = "" if self.gpu is None else f", GPU {self.gpu}"
         return f"{self.address} (node {self.node[:8]}, process {self.pid}{gpu})"
 
 
 class PromptEncoder:
-    """Prompts to embeddings, first frames to latents, one after the other: none depends on its neighbours."""
+    """Prompts to embeddings, images and sounds to latents, one after the other: none depends on its neighbours."""
 
     def __init__(self, place: Workplace) -> None:
         begin(place)
@@ -80,7 +85,7 @@ class PromptEncoder:
         return seat()
 
     def start(self) -> None:
-        from model.codecs import build_image_encoder
+        from model.codecs import build_image_encoder, build_sound_encoder
         from model.text import build_text_encoder
         from pipeline.embeddings import KeptTexts, origin_of
         from pipeline.weights.opening import open_weights, weights_errors
@@ -91,6 +96,7 @@ class PromptEncoder:
             cards = placing.encoder_cards if self.place.device == "cuda" else 0
             device = "cuda:0" if cards else "cpu"
             self.images = build_image_encoder(model, reader, device=device) if self.place.images else None
+            self.sounds = build_sound_encoder(model, reader, device=device) if self.place.sounds else None
             if placing.text != "disk" and not cards:
                 placing = RESIDENT  # there is no card to bring layers to
             self.folder = scratch_folder() if placing.text == "disk" else None
@@ -118,11 +124,14 @@ class PromptEncoder:
     def _encode(self, condition: Condition) -> "Tensor":
         if isinstance(condition, Text):
             return self.embed(condition.prompt)
+        return self._encode_picture(condition) if isinstance(condition, Picture) else self._encode_sound(condition)
+
+    def _encode_picture(self, condition: Picture) -> "Tensor":
         from model.images import prepare_image
-        from pipeline.images.reading import load_image
+        from pipeline.inputs.images import load_image
 
         scale = self.place.model.spatial_scale
-        data = load_image(condition.image, storage=self.place.storage, access=self.place.image_access)
+        data = load_image(condition.image, storage=self.place.storage, access=self.place.input_access)
         height, width = condition.latent_height * scale, condition.latent_width * scale
         try:
             pixels = prepare_image(data, height=height, width=width)
@@ -130,6 +139,15 @@ class PromptEncoder:
             raise ClipError(str(error)) from error
         assert self.images is not None  # a place without images gets no pictures
         return self.images.encode_image(pixels)
+
+    def _encode_sound(self, condition: Sound) -> "Tensor":
+        from model.sounds import mono
+
+        assert self.sounds is not None  # a place without given sounds gets none
+        waveform = _load_fitted(
+            condition.sound, self.place, to_rate_hz=self.sounds.encoded_rate_hz, seconds=condition.duration_s
+        )
+        return self.sounds.encode_sound(mono(waveform), num_latents=condition.num_latents)
 
 
 class Finisher:
@@ -161,7 +179,7 @@ class Finisher:
 
         began = time.monotonic()
         frames = _Timed(window.numpy() for window in self.video.decode(latents.video))
-        waveform = self.audio.decode(latents.audio).numpy() if clip.audio else None
+        waveform = self._waveform(clip, latents) if clip.audio else None
         decoded_sound = time.monotonic()
         with scratch_folder() as folder:
             files = encode_clip(
@@ -183,6 +201,27 @@ class Finisher:
             "upload": time.monotonic() - encoded,
         }
         return Finished(attempt=attempt, files=uploaded, probe=probe, seconds=seconds)
+
+    def _waveform(self, clip: Clip, latents: "Latents") -> Any:
+        """What is heard: the given sound itself, or what the model made."""
+        if clip.audio_in is None:
+            return self.audio.decode(latents.audio).numpy()
+        from model.sounds import delivered
+
+        rate_hz = clip.shape.sample_rate_hz
+        return delivered(_load_fitted(clip.audio_in, self.place, to_rate_hz=rate_hz, seconds=clip.duration_s)).numpy()
+
+
+def _load_fitted(ref: SoundRef, place: Workplace, *, to_rate_hz: int, seconds: int) -> "Tensor":
+    """A given sound as long as its clip, [channels, samples]."""
+    import torch
+
+    from model.sounds import fitted
+    from pipeline.inputs.sounds import load_sound
+
+    found = load_sound(ref, longest_s=seconds, storage=place.storage, access=place.input_access)
+    waveform = torch.from_numpy(found.waveform)
+    return fitted(waveform, rate_hz=found.rate_hz, to_rate_hz=to_rate_hz, seconds=seconds)
 
 
 class _Timed(Iterator[Any]):

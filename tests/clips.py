@@ -24,6 +24,7 @@ def make_clip(clip_id: str = "a", **changes: Any) -> Clip:
         "negative_prompt": "",
         "image": None,
         "audio": True,
+        "audio_in": None,
         "seed": 7,
         "steps": 8,
         "guidance": None,

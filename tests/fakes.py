@@ -18,13 +18,14 @@ from pipeline.fleet import (
     EncodeOrder,
     Event,
     FinishOrder,
+    Gpu,
     Joined,
     Lost,
     Order,
-    Picture,
     Ready,
     Refused,
     RenderOrder,
+    Text,
 )
 from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, MediaFile, Probe, Stage
 from tests import clips
@@ -66,6 +67,7 @@ class FakeCrew:
     order: Order | None = None
     since_s: float = 0.0
     node: str = ""
+    gpu: Gpu | None = None
 
 
 @dataclass
@@ -81,6 +83,8 @@ class FakeFleet:
     fatal_start: Mapping[str, str] = field(default_factory=dict)  # crew id -> error class
     nodes: Sequence[str] = ("node-0",)  # each crew has its own, while that is not avoided
     bad_nodes: Collection[str] = ()  # whatever is started there is lost with its first order
+    gpus: int = 0  # of each node; a group takes the first that is free
+    bad_gpus: Collection[Gpu] = ()  # whatever has one is lost with its first order
     joins_at_s: Sequence[float] = ()  # when another group fits
     unplaced: Collection[str] = ()  # crew ids that find no room
     seconds: Mapping[Stage, float] = field(default_factory=lambda: dict(SECONDS))
@@ -88,7 +92,9 @@ class FakeFleet:
     offers: list[tuple[str, Order]] = field(default_factory=list)
     starts: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
     avoided: frozenset[str] = frozenset()
+    avoided_gpus: frozenset[Gpu] = frozenset()
     closed: bool = False
     most_unfinished: int = 0
 
@@ -114,12 +120,18 @@ class FakeFleet:
         self.starts.append(crew_id)
         allowed = [node for node in self.nodes if node not in self.avoided] or self.nodes
         crew.node = allowed[list(self._crews).index(crew_id) % len(allowed)]
-        answer: Event = Ready(crew_id=crew_id, nodes=(crew.node,))
+        crew.gpu = self._free_gpu(crew.node) if crew.stage == "render" else None
+        answer: Event = Ready(crew_id=crew_id, nodes=(crew.node,), gpus=(crew.gpu,) if crew.gpu else ())
         if fault or crew_id in self.always_lost or crew_id in self.fatal_start:
             answer = Lost(crew_id=crew_id, reason="did not come up", fatal=self.fatal_start.get(crew_id))
         if crew_id in self.unplaced:
             answer = Lost(crew_id=crew_id, reason="there is no room", kind="unplaced")
         self._begin(crew, "starting", START_S, answer)
+
+    def _free_gpu(self, node: str) -> Gpu | None:
+        there = [Gpu(node=node, number=str(number)) for number in range(self.gpus)]
+        taken = {crew.gpu for crew in self._crews.values() if crew.state != "down"} | self.avoided_gpus
+        return next((gpu for gpu in there if gpu not in taken), None)
 
     def offer(self, crew_id: str, order: Order, /) -> None:
         crew = self._crews[crew_id]
@@ -151,14 +163,18 @@ class FakeFleet:
             if crew.stage == "render"
         )
 
-    def avoid(self, nodes: Collection[str], /) -> None:
-        self.avoided = frozenset(nodes)
+    def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
+        self.avoided, self.avoided_gpus = frozenset(nodes), frozenset(gpus)
 
     def release(self, crew_id: str, /) -> None:
         crew = self._crews[crew_id]
         assert crew.state == "idle", f"{crew_id} is {crew.state}"
         crew.state = "down"
         self.released.append(crew_id)
+
+    def give_up(self, crew_id: str, /) -> None:
+        assert self._crews[crew_id].state == "down"
+        self.given_up.append(crew_id)
 
     def close(self) -> None:
         self.closed = True
@@ -186,8 +202,9 @@ class FakeFleet:
         names = set(map(_named, order.conditions)) if isinstance(order, EncodeOrder) else {order.clip.clip_id}
         if fault == "evict":
             return Lost(crew_id=crew_id, reason="its node is gone", kind="preempted", node=crew.node)
-        if fault == "lose" or names & set(self.poison) or crew.node in self.bad_nodes:
-            return Lost(crew_id=crew_id, reason="killed", node=crew.node)
+        is_bad = crew.node in self.bad_nodes or crew.gpu in self.bad_gpus
+        if fault == "lose" or names & set(self.poison) or is_bad:
+            return Lost(crew_id=crew_id, reason="killed", node=crew.node, gpu=crew.gpu)
         if fault is not None:
             kinds = {"refuse": "ClipError", "trip": "RuntimeError", "store": "StoreError", "inputs": LATENTS_LOST}
             kind = CONDITIONS_LOST if fault == "inputs" and stage == "render" else kinds[fault]
@@ -209,7 +226,7 @@ def _carry_out(order: Order) -> object:
 
 
 def _named(condition: Condition) -> str:
-    return condition.identity if isinstance(condition, Picture) else condition.prompt
+    return condition.prompt if isinstance(condition, Text) else condition.identity
 
 
 def finished(order: FinishOrder) -> Finished:

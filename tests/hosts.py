@@ -31,6 +31,12 @@ class Host:
     name: str
     address: str
     process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def assert_is_up(self) -> None:
+        """With the end of what its command said, where that has ended."""
+        said = self.log.read_text(errors="replace")[-2000:]
+        assert self.process.poll() is None, f"{self.name} left with {self.process.returncode}:\n{said}"
 
     def cut_off(self) -> None:
         """Nothing comes in or out any more."""
@@ -78,7 +84,7 @@ def host(number: int, command: Sequence[str], *, log: Path, environment: dict[st
             )
         )
         try:
-            yield Host(name, address, process)
+            yield Host(name, address, process, log)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # --kill-child takes all of the host along
@@ -99,7 +105,12 @@ def _plug_in(name: str, address: str, stack: ExitStack) -> None:
 
 def _script(name: str) -> str:
     """What a host does before its command: folders of its own over the shared ones, ours hidden."""
-    lines = [f"hostname {name}", "mount -t tmpfs shm /dev/shm", "mount -t tmpfs tmp /tmp"]
+    lines = [f"hostname {name}", "mount -t tmpfs shm /dev/shm"]
+    if ROOT.is_relative_to("/tmp"):  # a checkout there, with the Python that runs us, is to be seen all the same
+        lines += [f"mount --bind '{ROOT}' /mnt", "mount -t tmpfs tmp /tmp", f"mkdir -p '{ROOT}'"]
+        lines += [f"mount --move /mnt '{ROOT}'"]
+    else:
+        lines += ["mount -t tmpfs tmp /tmp"]
     lines += [f"mount -t tmpfs hidden '{ROOT / folder}'" for folder in SOURCES]
     return " && ".join([*lines, 'exec "$@"'])
 

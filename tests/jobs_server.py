@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 BIN = Path(sys.executable).parent
+PATIENT = {"RAY_raylet_start_wait_time_s": "120"}  # on a busy machine; Ray itself gives a node 30 s
 START_S, STOP_S = 120.0, 20.0
 
 
@@ -46,14 +47,18 @@ def jobs_head(host: str, *, num_cpus: int, variables: Mapping[str, str]) -> Iter
         command += [f"--node-ip-address={host}", f"--port={gcs}", f"--dashboard-port={dashboard}"]
         command += [f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}"]
         command += [f"--temp-dir={folder}/r"]
-        options: dict[str, Any] = {"env": os.environ | variables, "cwd": folder, "start_new_session": True}
+        options: dict[str, Any] = {
+            "env": {**os.environ, **PATIENT, **variables},
+            "cwd": folder,
+            "start_new_session": True,
+        }
         with (
-            Path(folder, "head.log").open("wb") as log,
+            Path(folder, "head.log").open("w+b") as log,
             subprocess.Popen(command, stdout=log, stderr=log, **options) as head,
         ):
             try:
                 address = f"http://{host}:{dashboard}"
-                _wait(f"{address}/api/version", head)
+                _wait(f"{address}/api/version", head, log)
                 yield gcs, address
             finally:
                 _end(head)
@@ -79,11 +84,14 @@ def _free_ports(count: int, host: str) -> list[int]:
     return found
 
 
-def _wait(address: str, head: "subprocess.Popen[Any]") -> None:
+def _wait(address: str, head: "subprocess.Popen[Any]", log: BinaryIO) -> None:
     """Until somebody answers, were it that a token is missing."""
     ends_at = time.monotonic() + START_S
     while time.monotonic() < ends_at:
-        assert head.poll() is None, f"the Ray head left with {head.returncode}"
+        if head.poll() is not None:
+            log.seek(0)
+            said = log.read().decode(errors="replace")[-2000:]
+            raise AssertionError(f"the Ray head left with {head.returncode}:\n{said}")
         try:
             urllib.request.urlopen(address, timeout=5).close()
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.audit.auditing import AuditReport, audit_output
 from pipeline.audit.rows import RowSettings, read_rows
-from pipeline.images.access import ImageAccess
+from pipeline.inputs.access import InputAccess
 from pipeline.ledger import Ledger, record_key
 from pipeline.manifest.reading import Manifest
 from pipeline.media import probe_mp4
@@ -121,7 +121,7 @@ def facts(store: Store, manifest: Path, *, run_id: str) -> RunFacts:
         "weights": "builtin",
         "model": asdict(small_model()),
         "media": asdict(MEDIA),
-        "images": asdict(ImageAccess()),
+        "images": asdict(InputAccess()),
         "truncate_text": False,
         "cluster": {"address": None},
     }

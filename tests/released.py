@@ -21,12 +21,14 @@ from model.config import ModelConfig, TransformerConfig
 from model.transformer import Transformer
 
 TEXT_CHANNELS, RADIUS = 24, 2
+AUDIO_CHANNELS = 8
 TRANSFORMER = {
     "num_layers": 4,
     "hidden_size": 64,
     "head_dim": 16,
     "num_heads_q": 4,
     "num_heads_kv": 2,
+    "audio_in_channels": AUDIO_CHANNELS,
     "text_in_channels": TEXT_CHANNELS,
     "mm_layers": [0, 3],
     "gelu7_layers": [0],
@@ -172,7 +174,9 @@ def _write_vaes(folder: Path) -> None:
     wan.quant_conv.weight.data *= 10  # else images differ less than rounding does
     wan.save_pretrained(folder / "wan_vae")
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # diffusers' own, about weight_norm
-        sound = AutoencoderOobleck(encoder_hidden_size=4, decoder_channels=4)
+        sound = AutoencoderOobleck(
+            encoder_hidden_size=2 * AUDIO_CHANNELS, decoder_channels=4, decoder_input_channels=AUDIO_CHANNELS
+        )
     sound.decoder.conv2.weight_g.data *= 0.3  # else it is clipped
     sound.save_pretrained(folder / "audio_vae")
 

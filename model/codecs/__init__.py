@@ -7,7 +7,7 @@ imported in here alone, when one of its codecs is built.
 import torch
 
 from model.codecs.foal import FoalAudioCodec, FoalVideoCodec
-from model.codecs.interfaces import AudioDecoder, ImageEncoder, VideoDecoder
+from model.codecs.interfaces import AudioDecoder, ImageEncoder, SoundEncoder, VideoDecoder
 from model.config import ModelConfig
 from model.weights import WeightReader, load_module
 
@@ -27,7 +27,7 @@ def build_video_decoder(model: ModelConfig, reader: WeightReader, *, device: str
     if model.codecs.video == "turbo":
         from model.codecs.turbo_weights import load_turbo
 
-        return load_turbo(reader, dtype=_dtype(model), device=device)
+        return load_turbo(reader, dtype=_dtype(model), device=device, band_rows=model.codecs.band_rows)
     from model.codecs.wan import DECODES, WanVideoDecoder, load_wan
 
     vae = load_wan(model, reader, kept=DECODES, device=device)
@@ -41,6 +41,14 @@ def build_audio_decoder(model: ModelConfig, reader: WeightReader, *, device: str
     from model.codecs.oobleck import load_oobleck
 
     return load_oobleck(model, reader, device=device)
+
+
+def build_sound_encoder(model: ModelConfig, reader: WeightReader, *, device: str = "cpu") -> SoundEncoder:
+    if model.codecs.audio == "foal":
+        return FoalAudioCodec()
+    from model.codecs.oobleck import load_oobleck_encoder
+
+    return load_oobleck_encoder(model, reader, device=device)
 
 
 def _foal_video(model: ModelConfig, reader: WeightReader) -> FoalVideoCodec:

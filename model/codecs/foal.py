@@ -23,7 +23,10 @@ AUDIO_LATENTS_PER_S = 12
 SLOTS_PER_LATENT = 2
 SLOTS_PER_S = AUDIO_LATENTS_PER_S * SLOTS_PER_LATENT
 SAMPLE_RATE_HZ = 24_000
+SLOT = SAMPLE_RATE_HZ // SLOTS_PER_S  # samples
+SPECTRUM = 4096  # samples that a slot is filled up to, for its spectrum
 NUM_BANDS = 32
+HIGHEST_HZ = 4125  # half a band above the highest
 AMPLITUDE_FLOOR = 0.01  # below it the loudness scale is linear, above it logarithmic
 SILENCE = 0.08  # part of the loudness scale that counts as no sound at all
 LATENT_GAIN, LATENT_OFFSET = 4.0, 0.5
@@ -122,8 +125,33 @@ def _to_bytes(frames: Tensor) -> Tensor:
     return ((frames / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
+def heard_amplitudes(waveform: Tensor, *, num_slots: int) -> Tensor:
+    """[samples] at SAMPLE_RATE_HZ -> [num_slots, bands]: how loud each sinusoid is in each instant's own piece.
+
+    Least squares, which takes a sound of the bank apart again; what no sinusoid explains counts for the band that its
+    frequency is next to, so that any sound is heard.
+    """
+    window = torch.hann_window(SLOT + 2, periodic=False)[1:-1]
+    pieces = functional.pad(waveform, (0, max(0, num_slots * SLOT - len(waveform)))).unfold(0, SLOT, SLOT)[:num_slots]
+    pieces = pieces * window
+    times_s, bands_hz = torch.arange(SLOT) / SAMPLE_RATE_HZ, torch.tensor(BAND_HZ)
+    angles = 2 * math.pi * bands_hz[:, None] * times_s
+    bank = torch.cat([angles.sin(), angles.cos()]) * window
+    parts = pieces @ torch.linalg.pinv(bank.double()).float()
+    power = torch.fft.rfft(pieces - parts @ bank, SPECTRUM).abs().square()
+    frequencies_hz = torch.arange(SPECTRUM // 2 + 1) * SAMPLE_RATE_HZ / SPECTRUM
+    nearest = functional.one_hot((frequencies_hz[:, None] - bands_hz).abs().argmin(1), NUM_BANDS).float()
+    nearest[frequencies_hz > HIGHEST_HZ] = 0
+    unexplained = power @ nearest * 4 / (SPECTRUM * window.square().sum())  # a lone sine's is its amplitude squared
+    amplitudes: Tensor = (parts[:, :NUM_BANDS].square() + parts[:, NUM_BANDS:].square() + unexplained).sqrt()
+    return amplitudes
+
+
 class FoalAudioCodec:
-    sample_rate_hz = SAMPLE_RATE_HZ
+    sample_rate_hz = encoded_rate_hz = SAMPLE_RATE_HZ
+
+    def encode_sound(self, waveform: Tensor, /, *, num_latents: int) -> Tensor:
+        return self.encode(heard_amplitudes(waveform, num_slots=num_latents * SLOTS_PER_LATENT))
 
     def encode(self, amplitudes: Tensor) -> Tensor:
         """Band amplitudes [L*2, bands] -> latent [L, 2*bands]."""

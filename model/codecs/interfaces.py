@@ -29,6 +29,14 @@ class AudioDecoder(Protocol):
         ...
 
 
+class SoundEncoder(Protocol):
+    encoded_rate_hz: int
+
+    def encode_sound(self, waveform: Tensor, /, *, num_latents: int) -> Tensor:
+        """float32 mono [samples] at `encoded_rate_hz` -> float32 latent [num_latents, C]; silence fills the last."""
+        ...
+
+
 class TextEncoder(Protocol):
     def count_tokens(self, prompt: str, /) -> int: ...
 

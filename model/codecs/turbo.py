@@ -2,8 +2,9 @@
 the clip. Module names are the checkpoint's. n batch, C channels, T H W frames and cells.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from model.codecs.normalisation import denormalised, eight_bit
 
 NORM_EPS = 1e-8
 FRAMES_A_LATENT = 4
+RESIDUAL_REACH = 2  # rows to either side that a residual unit's two convolutions read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,7 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         eps = config.resnet_norm_eps
+        self.upsamples = upsamples
         changes = in_channels != out_channels
         self.conv_in = Residual(in_channels, out_channels, shortcut_eps=eps) if changes else None
         ups = [Upsampler(out_channels, stretches_time=not space_only)] if upsamples else []
@@ -138,6 +141,13 @@ class UpBlock(nn.Module):
         self.resnets = nn.ModuleList(
             Residual(out_channels, out_channels, shortcut_eps=eps, relu_first=upsamples) for _ in range(num_layers)
         )
+
+    def reach(self, rows: int) -> int:
+        """How many rows of its input, beyond those below its output, decide the output and `rows` more beyond it."""
+        rows += RESIDUAL_REACH * len(self.resnets)
+        if self.upsamples:
+            rows = -(-(rows + 1) // 2)
+        return rows + (RESIDUAL_REACH if self.conv_in is not None else 0)
 
     def forward(self, x: Tensor, *, is_first: bool) -> Tensor:
         if self.conv_in is not None:
@@ -184,16 +194,68 @@ class Decoder(nn.Module):
         )
         self.conv_out = Conv(channels[-1], config.out_channels * config.patch_size**2, (3, 3, 3))
 
-    def forward(self, latent: Tensor, *, is_first: bool) -> Tensor:
-        """[n, C, T, H, W] -> [n, 3, T', 16H, 16W] in about -1..1; T' is 4T-3 in the first window, else 4T."""
-        x = self.mid_block(self.conv_in(latent))
+    def forward(self, latent: Tensor, *, is_first: bool, band_rows: int = 0) -> Tensor:
+        """[n, C, T, H, W] -> [n, 3, T', 16H, 16W] in about -1..1; T' is 4T-3 in the first window, else 4T.
+
+        With `band_rows` no more than so many rows of the picture are computed at a time where it is large.
+        """
+        x: Tensor = self.mid_block(self.conv_in(latent))
+        parts = self._parts()
+        for n, part in enumerate(parts):
+            pixels = self.patch_size * 2 ** sum(block.upsamples for each in parts[n:] for block in each)  # a row of x
+            rows = -(-band_rows // pixels)
+            x = in_bands(partial(self._run, part, is_first=is_first), x, rows=rows, reach=self._reach(part))
+        return x
+
+    def _parts(self) -> list[list[UpBlock]]:
+        """The up blocks; those that do not upsample go with the one before, so that its large output is never whole."""
+        parts: list[list[UpBlock]] = [[]]
         for block in self.up_blocks:
+            assert isinstance(block, UpBlock)
+            if block.upsamples and parts[-1]:
+                parts.append([])
+            parts[-1].append(block)
+        return parts
+
+    def _is_last(self, part: list[UpBlock]) -> bool:
+        return part[-1] is self.up_blocks[-1]
+
+    def _reach(self, part: list[UpBlock]) -> int:
+        rows = 1 if self._is_last(part) else 0  # conv_out's
+        for block in reversed(part):
+            rows = block.reach(rows)
+        return rows
+
+    def _run(self, part: list[UpBlock], x: Tensor, *, is_first: bool) -> Tensor:
+        for block in part:
             x = block(x, is_first=is_first)
+        return self._pixels(x) if self._is_last(part) else x
+
+    def _pixels(self, x: Tensor) -> Tensor:
         x = self.conv_out(functional.silu(_rms(x)))
         n, _, t, h, w = x.shape
         p = self.patch_size
         pixels: Tensor = x.reshape(n, -1, p, p, t, h, w)  # channels run (RGB, column offset, row offset)
         return pixels.permute(0, 1, 4, 5, 3, 6, 2).reshape(n, -1, t, h * p, w * p)
+
+
+def in_bands(run: Callable[[Tensor], Tensor], x: Tensor, *, rows: int, reach: int) -> Tensor:
+    """`run(x)` of [n, C, T, H, W], computed from `rows` rows at a time and `reach` rows beside them.
+
+    Equal where an output row depends on no input row farther than that: what a band's own edge spoils is cut away. The
+    picture's edges are the first and last band's. `rows` of 0: all at once.
+    """
+    height = x.shape[3]
+    if not 0 < rows < height:
+        return run(x)
+    bands = []
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        first, last = max(0, start - reach), min(height, stop + reach)
+        made = run(x[:, :, :, first:last])
+        scale = made.shape[3] // (last - first)
+        bands.append(made[:, :, :, (start - first) * scale : (stop - first) * scale].clone())  # the rest can go
+    return torch.cat(bands, dim=3)
 
 
 class TurboDecoder(nn.Module):
@@ -202,6 +264,7 @@ class TurboDecoder(nn.Module):
     def __init__(self, config: TurboConfig) -> None:
         super().__init__()
         self.config = config
+        self.band_rows = 0  # of the picture, computed at a time; 0: all
         self.decoder = Decoder(config)
 
     def windows(self, latent: Tensor) -> Iterator[Tensor]:
@@ -224,7 +287,7 @@ class TurboDecoder(nn.Module):
         weight = self.decoder.conv_in.conv.weight
         dtype = weight.dtype
         piece = denormalised(latent[:, start - before : stop + after].to(weight.device, dtype).float())
-        frames: Tensor = self.decoder(piece[None].to(dtype), is_first=start == 0)[0]
+        frames: Tensor = self.decoder(piece[None].to(dtype), is_first=start == 0, band_rows=self.band_rows)[0]
         return frames[:, before * FRAMES_A_LATENT : frames.shape[1] - after * FRAMES_A_LATENT]
 
     @torch.inference_mode()

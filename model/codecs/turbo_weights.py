@@ -8,11 +8,12 @@ from model.codecs.turbo import TurboConfig, TurboDecoder
 from model.weights import WeightReader, WeightsMismatch, check_state, read_checkpoint
 
 
-def load_turbo(reader: WeightReader, *, dtype: torch.dtype, device: str) -> TurboDecoder:
+def load_turbo(reader: WeightReader, *, dtype: torch.dtype, device: str, band_rows: int = 0) -> TurboDecoder:
     """Strictly, from `turbo_vae/`. Raises WeightsMismatch."""
     decoder, stored = _decoder_and_tensors(reader)
     state = {key: tensor.to(device, dtype, copy=True) for key, tensor in stored.items()}  # they lie in the file
     decoder.load_state_dict(state, strict=True, assign=True)
+    decoder.band_rows = band_rows
     return decoder.eval().requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.config import SamplingConfig
+from model.sampling.given_sound import GivenSound
 from model.sampling.prediction import Velocity
 from model.sampling.schedules import flow_sigmas
 from model.sampling.unipc import UniPC
@@ -34,12 +35,13 @@ def sample_base(
     steps: int,
     guidance: float | None = None,
     image_latent: Tensor | None = None,
+    sound: GivenSound | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Noise `video` [1, C, T, H, W] and `audio` [1, L, Ca] -> clean latents.
 
-    `image_latent` [1, C, 1, H, W] is the clean first frame of image-to-video. Without `negative` there is no guidance
-    and one text a step.
+    `image_latent` [1, C, 1, H, W] is the clean first frame of image-to-video. A given `sound` is held: the video alone
+    is stepped. Without `negative` there is no guidance and one text a step.
     """
     early, late, audio_scale = with_guidance(sampling, guidance)
     sigmas, timesteps = flow_sigmas(steps, shift=sampling.flow_shift, start=sampling.flow_start)
@@ -47,13 +49,14 @@ def sample_base(
     video_solver, audio_solver = UniPC(sigmas), UniPC(sigmas)
     for done, (sigma, timestep) in enumerate(zip(sigmas.tolist(), timesteps, strict=False)):
         video = hold_first_frame(video, image_latent)
+        audio = audio if sound is None else sound.at(sigma)
         (video_v, audio_v), *rest = velocity(video, audio, texts, sigma)
         for video_n, audio_n in rest:
             scale = early if timestep > sampling.guidance_switch else late
             video_v = video_n + scale * (video_v - video_n)
             audio_v = audio_n + audio_scale * (audio_v - audio_n)
         video = video_solver.step(video_v, video)
-        audio = audio_solver.step(audio_v, audio)
+        audio = audio_solver.step(audio_v, audio) if sound is None else sound.clean
         if on_step is not None:
             on_step(done + 1, steps)
     return hold_first_frame(video, image_latent), audio

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from torch import Tensor, nn
 
+from model import fp8
 from model.config import TransformerConfig
 from model.parallel import Cut, cut_of
 from model.weights.comparison import check_tensors
@@ -16,6 +17,7 @@ from model.weights.tensors import read_tensor
 
 SMALL_BYTES = 1 << 20
 NUM_CONNECTIONS = 8
+SCALES = "scales"  # of 8-bit weights
 Wanted = tuple[str, TensorEntry, Cut | None]
 log = logging.getLogger(__name__)
 
@@ -41,11 +43,17 @@ def load_transformer_weights(
     parameters = model.state_dict()
     wanted: list[Wanted] = []
     for name in parameters:
+        if name.endswith(SCALES):
+            continue  # made of the weights
         cut = cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None
         wanted.append((name, index.entries[name], packed(cut) if cut is not None and shards is not None else cut))
     state = {}
     for name, share in _read_all(reader, wanted):
-        state[name] = share.to(device=device, dtype=parameters[name].dtype)
+        wants = parameters[name]
+        if wants.dtype == fp8.DTYPE:
+            state[name], state[name.removesuffix("weight") + SCALES] = fp8.quantise_into(share.to(device), like=wants)
+        else:
+            state[name] = share.to(device=device, dtype=wants.dtype)
     model.load_state_dict(state, strict=True, assign=True)
     requested, fetched = (after - earlier for after, earlier in zip(_totals(reader), before, strict=True))
     log.info("%s, rank %d of %d: %.1f MB read, %.1f MB of them fetched", part, rank, tp, requested / 1e6, fetched / 1e6)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.config import ModelConfig
-from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.keyset import KeySet
 from pipeline.ledger import failed_key, record_key
 from pipeline.manifest.findings import Findings
@@ -34,7 +34,7 @@ class RowSettings:
     model_hash: str
     media: MediaSettings
     truncate_text: bool
-    images: ImageAccess = OWN_FOLDER
+    images: InputAccess = OWN_FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)

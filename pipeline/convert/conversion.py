@@ -23,7 +23,7 @@ from pipeline.convert.rows import TextFormat
 from pipeline.convert.table import TextTable
 from pipeline.convert.text import write_text
 from pipeline.errors import ConfigError, Finding, ManifestError, StoreError
-from pipeline.images.access import OWN_FOLDER, ImageAccess
+from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.manifest.findings import Findings, findings_file
 from pipeline.manifest.reading import check_manifest
 from pipeline.manifest.rows import Rules
@@ -53,7 +53,7 @@ class Conversion:
     count_tokens: Callable[[str], int] | None
     source_format: Format | None = None  # None: by the suffix
     target_format: Format | None = None
-    access: ImageAccess = OWN_FOLDER
+    access: InputAccess = OWN_FOLDER
     findings: str | None = None  # the address of a Parquet file that gets all that is wrong
 
 

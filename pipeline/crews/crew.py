@@ -21,6 +21,7 @@ from pipeline.fleet import (
     LATENTS_LOST,
     Done,
     Event,
+    Gpu,
     LossKind,
     Lost,
     Order,
@@ -154,14 +155,16 @@ class Crew(ABC):
             reason=f"{self.told(rank)}: {reason_of(error)}",
             kind=kind_of(error, node=node, nodes=look()),
             node=node,
+            gpu=self.gpu_of(rank),
             fatal=fatal_of(error),
         )
 
     def hung(self, what: str) -> Event:
         culprits = self.culprits()
         node = self.node_of(culprits[0]) if culprits else None
+        gpu = self.gpu_of(culprits[0]) if culprits else None
         gone = node is not None and node not in look().staying
-        return self.lose(f"{what}; {self.blame(culprits)}", kind="preempted" if gone else "hung", node=node)
+        return self.lose(f"{what}; {self.blame(culprits)}", kind="preempted" if gone else "hung", node=node, gpu=gpu)
 
     def preempted(self, nodes: Nodes) -> Lost | None:
         """Where a node of its is gone, or drains while it has no order."""
@@ -172,10 +175,10 @@ class Crew(ABC):
                 return self.lose(f"{seat}: the node drains", kind="preempted", node=seat.node)
         return None
 
-    def lose(self, reason: str, *, kind: LossKind = "died", node: str | None = None) -> Lost:
+    def lose(self, reason: str, *, kind: LossKind = "died", node: str | None = None, gpu: Gpu | None = None) -> Lost:
         """Removes all that is left of the crew, then says so."""
         self.kill()
-        return Lost(crew_id=self.crew_id, reason=reason, kind=kind, node=node)
+        return Lost(crew_id=self.crew_id, reason=reason, kind=kind, node=node, gpu=gpu)
 
     def forget(self) -> None:
         """The order and all that was asked, but no actor."""
@@ -196,6 +199,12 @@ class Crew(ABC):
     def node_of(self, rank: int) -> str | None:
         return self.seats[rank].node if rank in self.seats else node_of(self.actors[rank])
 
+    def gpus(self) -> tuple[Gpu, ...]:
+        return tuple(seat.card for seat in self.seats.values() if seat.card is not None)
+
+    def gpu_of(self, rank: int) -> Gpu | None:
+        return self.seats[rank].card if rank in self.seats else None
+
     def told(self, rank: int) -> str:
         """Which actor, and where it is, for a reason."""
         return f"on {self.seats[rank]}" if rank in self.seats else f"on node {(self.node_of(rank) or '?')[:8]}"
@@ -204,7 +213,8 @@ class Crew(ABC):
 
     def began(self) -> Event:
         self.wait_for("", 0.0)
-        return Ready(crew_id=self.crew_id, nodes=tuple(dict.fromkeys(seat.node for seat in self.seats.values())))
+        nodes = tuple(dict.fromkeys(seat.node for seat in self.seats.values()))
+        return Ready(crew_id=self.crew_id, nodes=nodes, gpus=self.gpus())
 
     def answered(self, verdict: Verdict) -> Event:
         """`verdict` is what the order took, the result's reference was ours from the start."""
@@ -220,6 +230,6 @@ class Crew(ABC):
         return self.answered(ClipFailure(stage=self.stage, kind=kind, message=reason_of(error), retriable=True))
 
 
-def light(clip: Clip) -> Clip:
-    """Without the image's bytes: whoever renders or finishes has no use for them."""
-    return dataclasses.replace(clip, image=None)
+def light(clip: Clip, *, keeps_sound: bool = False) -> Clip:
+    """Without the image's and, unless it is delivered, the given sound's bytes: who renders has no use for them."""
+    return dataclasses.replace(clip, image=None, audio_in=clip.audio_in if keeps_sound else None)

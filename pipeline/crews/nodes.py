@@ -1,11 +1,14 @@
 """Which nodes there are and what is to be kept off them, as Ray says. Ray's private corners are used in here alone."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.util.client import ray as client
+
+from pipeline.fleet import Gpu
 
 NODE_LABEL = "ray.io/node-id"
 Resources = Mapping[str, float]
@@ -67,6 +70,17 @@ def kept_off(nodes: Nodes, *, avoided: Collection[str], fits: Callable[[Sequence
         if fits([have for node, have in nodes.alive.items() if node not in off]):
             return off & frozenset(nodes.alive)
     return frozenset()
+
+
+def held_back(nodes: Nodes, gpus: Collection[Gpu], *, fits: Callable[[Sequence[Resources]], bool]) -> frozenset[Gpu]:
+    """Cards of living nodes that nobody is to get: all of them, as long as a crew fits without."""
+    held: set[Gpu] = set()
+    for gpu in sorted(each for each in gpus if each.node in nodes.alive):
+        counts = Counter(each.node for each in (*held, gpu))
+        rest = [{**have, "GPU": have.get("GPU", 0) - counts[node]} for node, have in nodes.alive.items()]
+        if fits(rest):
+            held.add(gpu)
+    return frozenset(held)
 
 
 def holds(bundle: Resources, count: int, *, together: bool) -> Callable[[Sequence[Resources]], bool]:

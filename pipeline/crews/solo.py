@@ -4,7 +4,7 @@ from typing import Any
 
 import ray
 
-from pipeline.crews.crew import LOADING, Call, Crew, Site, light
+from pipeline.crews.crew import LOADING, Call, Crew, Ref, Site, light
 from pipeline.crews.nodes import node_of, selector
 from pipeline.crews.placements import no_room
 from pipeline.fleet import Done, EncodeOrder, Event, FinishOrder, Order
@@ -16,6 +16,8 @@ class SoloCrew(Crew):
     """One actor on one CPU, and cards if it needs some, that Ray never restarts by itself."""
 
     kind: type[Any]
+    _asked: Ref = None  # whether the idle process is there: the last time, and when that was
+    _asked_s = 0.0
 
     def __init__(self, crew_id: str, *, site: Site) -> None:
         super().__init__(crew_id, site=site)
@@ -38,6 +40,21 @@ class SoloCrew(Crew):
         self.seats = dict(seats)
         self.ask({0: self.actors[0].start.remote()}, lambda _: self.began())
         self.wait_for(LOADING, self.cluster.load_timeout_s)
+
+    def poll(self) -> None:
+        """An idle process that dies or freezes would be found out with its next order only."""
+        idle = bool(self.seats) and not self.calls
+        if idle and self.clock.now - self._asked_s >= self.cluster.health_period_s:
+            self._asked_s = self.clock.now
+            self._asked = self.actors[0].where.remote()
+            self.calls[self._asked] = Call(0, lambda seat: None)
+
+    def check(self) -> Event | None:
+        """It answers that before its next order, so an order gives it no more time for it."""
+        limit_s = self.cluster.step_least_s
+        if self._asked in self.calls and self.clock.now - self._asked_s > limit_s:
+            return self.hung(f"no answer for {limit_s:g} s, when it had no order")
+        return super().check()
 
     def is_unplaced(self) -> bool:
         return node_of(self.actors[0]) is None
@@ -70,7 +87,7 @@ class FinisherCrew(SoloCrew):
 
     def offer(self, order: Order) -> None:
         assert isinstance(order, FinishOrder)
-        answer = self.actors[0].finish.remote(light(order.clip), order.attempt, order.latents)
+        answer = self.actors[0].finish.remote(light(order.clip, keeps_sound=True), order.attempt, order.latents)
         self.calls[answer] = Call(0, self._finished)
         self.busy = True
         self.wait_for("finishing", self.cluster.finish_timeout_s)

@@ -1,26 +1,37 @@
 """Puts a manifest's rows, batch by batch, through all checks, and keeps of each what its clip's plan needs."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.images.reading import BadImage, ImageReader
+from pipeline.inputs.files import Ref
+from pipeline.inputs.header import BadInput
+from pipeline.inputs.images import ImageReader
+from pipeline.inputs.sounds import SoundReader
 from pipeline.manifest.cells import Cells, quoted, read_cells, usable_columns
 from pipeline.manifest.findings import Findings
 from pipeline.manifest.hashing import Hasher
 from pipeline.manifest.ids import SAFE_ID, SAFE_ID_WORDS, IdBook
-from pipeline.manifest.index import NO_IMAGE, IndexBuilder, RowIndex
+from pipeline.manifest.index import NO_INPUT, IndexBuilder, RowIndex
+from pipeline.manifest.inputs import Inputs
 from pipeline.manifest.rows import NOTHING, Given, RowChecker, Rules
 from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.manifest.tables import Batch
-from pipeline.types import Clip, ImageRef
+from pipeline.types import Clip, ImageRef, SoundRef
 
 
 def no_hash(clip: Clip) -> str:
     """For manifests that are checked and not rendered."""
     return "0" * 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readers:
+    """Of what cells name, for the folder that relative addresses are below."""
+
+    images: Callable[[str], ImageReader]
+    sounds: Callable[[str], SoundReader]
 
 
 class ManifestChecker:
@@ -32,12 +43,12 @@ class ManifestChecker:
         schema: pa.Schema,
         rules: Rules,
         findings: Findings,
-        image_reader: Callable[[str], ImageReader],  # for the folder that relative addresses are below
+        readers: Readers,
         hash_clip: Hasher = no_hash,
         selection: Selection = EVERYTHING,
     ) -> None:
         self.findings, self.rules, self.hash_clip, self.selection = findings, rules, hash_clip, selection
-        self.images = Images(image_reader)
+        self.images, self.sounds = Inputs(readers.images), Inputs(readers.sounds)
         self.known = usable_columns(schema, findings)
         self.num_selected = 0
         self._num_rows = 0
@@ -80,37 +91,43 @@ class ManifestChecker:
 
     def _check_rows(self, batch: Batch, cells: Cells, selected: Sequence[bool], found: Findings) -> None:
         first = batch.first_row
-        images = self.images.look(cells.get("image", ()), folder=batch.folder) or [None] * batch.data.num_rows
+        nothing = [None] * batch.data.num_rows
+        images = self.images.look(cells.get("image", ()), folder=batch.folder) or nothing
+        sounds = self.sounds.look(cells.get("audio_in", ()), folder=batch.folder) or nothing
         checker = RowChecker(rules=self.rules, findings=found)
         for offset, values in enumerate(zip(*(cells[name] for name in self.known), strict=True)):
             given = NOTHING | dict(zip(self.known, values, strict=True))
-            self._check_row(first + offset, given, images[offset], checker, selected=selected[offset])
+            named = {"image": images[offset], "audio_in": sounds[offset]}
+            self._check_row(first + offset, given, named, checker, selected=selected[offset])
 
     def _check_row(
-        self, row: int, given: Given, image: "int | BadImage | None", checker: RowChecker, *, selected: bool
+        self, row: int, given: Given, named: Mapping[str, int | BadInput | None], checker: RowChecker, *, selected: bool
     ) -> None:
+        """`named`: by column the number of the file that the row names, or why it cannot be used."""
         found = checker.findings
         before = len(found.items)
-        if isinstance(image, BadImage):
-            found.add(row, "image", image.got, image.expected)
-            image = None
-        ref = self.images.refs[image] if image is not None else None
-        clip_id = self._clip_id(row, given, ref, found)
-        if not selected or not checker.check(row, given) or len(found.items) > before:
+        for column, each in named.items():
+            if isinstance(each, BadInput):
+                found.add(row, column, each.got, each.expected)
+        image, sound = _ref(self.images, named["image"]), _ref(self.sounds, named["audio_in"])
+        clip_id = self._clip_id(row, given, image, sound, found)
+        if not selected or not checker.check(row, given, sound=sound) or len(found.items) > before:
             return
-        clip = self.rules.clip(row, given, image=ref, clip_id=clip_id)
+        clip = self.rules.clip(row, given, image=image, sound=sound, clip_id=clip_id)
         self._index.add(
             clip,
             settings_hash=self.hash_clip(clip),
-            image_code=NO_IMAGE if image is None else image,
+            image_code=_code(named["image"]),
+            sound_code=_code(named["audio_in"]),
             text_tokens=self.rules.num_tokens(clip.prompt),
         )
 
-    def _clip_id(self, row: int, given: Given, image: ImageRef | None, found: Findings) -> str:
+    def _clip_id(self, row: int, given: Given, image: ImageRef | None, sound: SoundRef | None, found: Findings) -> str:
         """The given id checked, a missing one made; equal without regard to case is a finding for the later row."""
         clip_id: str | None = given["clip_id"]
         if clip_id is None:
-            return self._ids.derive(row, given, image.identity if image else None)
+            named = {"image": image, "audio_in": sound}
+            return self._ids.derive(row, given, {name: ref.identity for name, ref in named.items() if ref is not None})
         owner = self._ids.claim(clip_id, row)
         if not SAFE_ID.fullmatch(clip_id):
             found.add(row, "clip_id", quoted(clip_id), SAFE_ID_WORDS)
@@ -120,52 +137,9 @@ class ManifestChecker:
         return clip_id
 
 
-class Images:
-    """The distinct images of a manifest, each looked at once; those that it holds itself without their bytes."""
-
-    def __init__(self, reader: Callable[[str], ImageReader]) -> None:
-        self.refs: list[ImageRef] = []
-        self._reader = reader
-        self._readers: dict[str, ImageReader] = {}
-        self._seen: dict[tuple[str, str], int | BadImage] = {}  # (folder, address)
-        self._held: dict[str, int] = {}  # by identity
-
-    def look(self, values: Sequence[Any], *, folder: str) -> list[int | BadImage | None]:
-        """For each cell a number in `refs`, or why the image cannot be used; None: there is none."""
-        wanted = [address_or_bytes(value) for value in values]
-        new = [
-            each
-            for each in wanted
-            if each is not None and (isinstance(each, bytes) or (folder, each) not in self._seen)
-        ]
-        held: dict[bytes, int | BadImage] = {}
-        if new:
-            if folder not in self._readers:
-                self._readers[folder] = self._reader(folder)
-            for value, image in self._readers[folder].read_all(new).items():
-                if isinstance(value, bytes):
-                    held[value] = image if isinstance(image, BadImage) else self._hold(image)
-                else:
-                    self._seen[folder, value] = image if isinstance(image, BadImage) else self._keep(image)
-        return [
-            None if each is None else held[each] if isinstance(each, bytes) else self._seen[folder, each]
-            for each in wanted
-        ]
-
-    def _keep(self, image: ImageRef) -> int:
-        self.refs.append(image)
-        return len(self.refs) - 1
-
-    def _hold(self, image: ImageRef) -> int:
-        if image.identity not in self._held:
-            self._held[image.identity] = self._keep(replace(image, data=None))
-        return self._held[image.identity]
+def _ref(inputs: Inputs[Ref], named: int | BadInput | None) -> Ref | None:
+    return inputs.refs[named] if isinstance(named, int) else None
 
 
-def address_or_bytes(value: Any) -> str | bytes | None:
-    if isinstance(value, dict):
-        data: bytes | None = value.get("bytes")
-        path: str | None = value.get("path")
-        return path if data is None else data
-    text: str | None = value
-    return text
+def _code(named: int | BadInput | None) -> int:
+    return named if isinstance(named, int) else NO_INPUT

@@ -13,20 +13,22 @@ from pipeline.ledger import HASH_DIGITS, canonical_json, deciding_values
 from pipeline.types import Clip, MediaSettings
 
 Hasher = Callable[[Clip], str]
-OWN = ("audio", "guidance", "image_sha256", "negative_prompt", "prompt", "seed", "steps")  # as JSON sorts them
+SOUND = "audio_in_sha256"  # of clips with a given sound alone
+OWN = ("audio", SOUND, "guidance", "image_sha256", "negative_prompt", "prompt", "seed", "steps")  # as JSON sorts them
 
 
 def settings_hasher(*, model_hash: str, media: MediaSettings) -> Hasher:
-    templates: dict[tuple[str, str, int, ClipShape], str] = {}
+    templates: dict[tuple[str, str, int, ClipShape, bool], str] = {}
 
     def hashed(clip: Clip) -> str:
-        size = (clip.resolution, clip.ratio, clip.duration_s, clip.shape)
+        size = (clip.resolution, clip.ratio, clip.duration_s, clip.shape, clip.audio_in is not None)
         template = templates.get(size)
         if template is None:
             values = deciding_values(clip, model_hash=model_hash, media=media)
             template = templates[size] = _template(values)
         text = template % (
             "true" if clip.audio else "false",
+            *([_text(clip.audio_in.identity)] if clip.audio_in else []),
             _number(clip.guidance),
             _text(clip.image.identity if clip.image else None),
             _text(clip.negative_prompt),
@@ -41,7 +43,7 @@ def settings_hasher(*, model_hash: str, media: MediaSettings) -> Hasher:
 
 def _template(values: dict[str, object]) -> str:
     texts = {name: canonical_json(value).replace("%", "%%") for name, value in values.items()}
-    texts |= dict.fromkeys(OWN, "%s")
+    texts |= {name: "%s" for name in OWN if name in values}
     return "{" + ", ".join(f'"{name}": {texts[name]}' for name in sorted(texts)) + "}"
 
 

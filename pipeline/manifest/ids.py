@@ -12,7 +12,7 @@ SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 SAFE_ID_WORDS = "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"
 ID_DIGITS = 16
 MAX_SEED = 2**31 - 1
-SILENT = frozenset({"clip_id", "priority", "image", "audio_in"})  # do not name a row; an image does by its content
+SILENT = frozenset({"clip_id", "priority", "image", "audio_in"})  # do not name a row; files do by their content
 SAYING = tuple(name for name in COLUMNS if name not in SILENT)
 _HASH = re.compile(r"[0-9a-f]{16}")
 _to_json = json.JSONEncoder(sort_keys=True).encode
@@ -30,9 +30,9 @@ class IdBook:
         owner = self._owners.setdefault(_key(clip_id.lower()), row)
         return None if owner == row else owner
 
-    def derive(self, row: int, given: Mapping[str, Any], image_identity: str | None) -> str:
+    def derive(self, row: int, given: Mapping[str, Any], contents: Mapping[str, str]) -> str:
         """Rows that say the same are different clips, with seeds of their own: the second is `<id>-2`."""
-        clip_id = numbered = content_id(given, image_identity)
+        clip_id = numbered = content_id(given, contents)
         number = self._numbers.get(clip_id, 1)
         while self.claim(numbered, row) is not None:
             number += 1
@@ -42,11 +42,13 @@ class IdBook:
         return numbered
 
 
-def content_id(given: Mapping[str, Any], image_identity: str | None) -> str:
-    """Hash of what the row says about its clip; position, priority and carried columns do not change it."""
+def content_id(given: Mapping[str, Any], contents: Mapping[str, str]) -> str:
+    """Hash of what the row says about its clip; position, priority and carried columns do not change it.
+
+    `contents`: the identity of what `image` and `audio_in` name, by column.
+    """
     said = {name: given[name] for name in SAYING if given[name] is not None}
-    if image_identity is not None:
-        said["image"] = image_identity
+    said |= contents
     return hashlib.sha256(_to_json(said).encode()).hexdigest()[:ID_DIGITS]
 
 

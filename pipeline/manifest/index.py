@@ -1,4 +1,4 @@
-"""What is kept of a manifest's rows once they are read: some seventy bytes each, in columns. No prompts, no images."""
+"""What is kept of a manifest's rows once they are read: some seventy bytes each, in columns. No prompts, no files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pyarrow as pa
 from model.shapes import ClipShape
 from pipeline.types import Clip
 
-NO_IMAGE = -1
+NO_INPUT = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class RowIndex:
     hashes: np.ndarray  # uint64: settings hashes
     seeds: np.ndarray  # int32
     size_codes: np.ndarray  # int32, into `sizes`
-    image_codes: np.ndarray  # int32, into the manifest's images; NO_IMAGE: text-to-video
+    image_codes: np.ndarray  # int32, into the manifest's images; NO_INPUT: text-to-video
+    sound_codes: np.ndarray  # int32, into its given sounds; NO_INPUT: the sound is rendered
     steps: np.ndarray  # int16, of the first stage
     priorities: np.ndarray  # int32
     text_tokens: np.ndarray  # int32: of the prompt; a quarter of its bytes where those cannot be too many tokens
@@ -48,7 +49,7 @@ class RowIndex:
 
     @property
     def has_image(self) -> np.ndarray:
-        given: np.ndarray = self.image_codes != NO_IMAGE
+        given: np.ndarray = self.image_codes != NO_INPUT
         return given
 
     def position(self, row: int) -> int:
@@ -78,7 +79,7 @@ class IndexBuilder:
     _sizes: dict[tuple[str, str, int], int] = field(default_factory=dict)
     _shapes: list[ClipShape] = field(default_factory=list)
 
-    def add(self, clip: Clip, *, settings_hash: str, image_code: int, text_tokens: int) -> None:
+    def add(self, clip: Clip, *, settings_hash: str, image_code: int, sound_code: int, text_tokens: int) -> None:
         size = (clip.resolution, clip.ratio, clip.duration_s)
         code = self._sizes.get(size)
         if code is None:
@@ -91,6 +92,7 @@ class IndexBuilder:
         columns["seeds"].append(clip.seed)
         columns["size_codes"].append(code)
         columns["image_codes"].append(image_code)
+        columns["sound_codes"].append(sound_code)
         columns["steps"].append(clip.steps)
         columns["priorities"].append(clip.priority)
         columns["text_tokens"].append(text_tokens)
@@ -120,6 +122,7 @@ DTYPES: dict[str, type] = {
     "seeds": np.int32,
     "size_codes": np.int32,
     "image_codes": np.int32,
+    "sound_codes": np.int32,
     "steps": np.int16,
     "priorities": np.int32,
     "text_tokens": np.int32,
@@ -128,8 +131,8 @@ DTYPES: dict[str, type] = {
 
 
 def index_of(clips: Sequence[Clip], hashes: Sequence[str]) -> RowIndex:
-    """Of clips that exist already, without images' codes: for plans of a few."""
+    """Of clips that exist already, without codes of images and sounds: for plans of a few."""
     builder = IndexBuilder()
     for clip, settings_hash in zip(clips, hashes, strict=True):
-        builder.add(clip, settings_hash=settings_hash, image_code=NO_IMAGE, text_tokens=0)
+        builder.add(clip, settings_hash=settings_hash, image_code=NO_INPUT, sound_code=NO_INPUT, text_tokens=0)
     return builder.build()

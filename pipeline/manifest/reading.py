@@ -7,7 +7,7 @@ are wanted.
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
 
@@ -15,21 +15,32 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.images.access import OWN_FOLDER, ImageAccess
-from pipeline.images.reading import ImageReader
+from pipeline.inputs.access import OWN_FOLDER, InputAccess
+from pipeline.inputs.files import Ref
+from pipeline.inputs.images import ImageReader
+from pipeline.inputs.sounds import SoundReader
 from pipeline.manifest.cells import COLUMNS, near_misses, read_cells
-from pipeline.manifest.checking import ManifestChecker, address_or_bytes, no_hash
+from pipeline.manifest.checking import ManifestChecker, Readers, no_hash
 from pipeline.manifest.findings import Findings, findings_file
 from pipeline.manifest.hashing import Hasher
-from pipeline.manifest.index import NO_IMAGE, RowIndex
+from pipeline.manifest.index import NO_INPUT, RowIndex
+from pipeline.manifest.inputs import with_bytes
 from pipeline.manifest.rows import NOTHING, Rules
 from pipeline.manifest.said import said_row
 from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.manifest.tables import Batch, RowFinder, Source, open_source
 from pipeline.store import StorageSettings
-from pipeline.types import Clip, ImageRef, JsonDict
+from pipeline.types import Clip, ImageRef, JsonDict, SoundRef
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenFiles:
+    """The distinct files that cells name; those that the manifest holds itself without their bytes."""
+
+    images: tuple[ImageRef, ...] = ()
+    sounds: tuple[SoundRef, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +50,7 @@ class Manifest:
     uri: str
     source: Source
     index: RowIndex
-    images: tuple[ImageRef, ...] = ()  # distinct ones; those that the manifest holds itself without their bytes
+    given: GivenFiles = GivenFiles()
     rules: Rules
     hash_clip: Hasher
     selection: Selection = EVERYTHING
@@ -124,18 +135,13 @@ class Manifest:
             clip = self.rules.clip(
                 row,
                 given,
-                image=self._image(int(self.index.image_codes[position]), given["image"]),
+                image=_named(self.given.images, int(self.index.image_codes[position]), given["image"]),
+                sound=_named(self.given.sounds, int(self.index.sound_codes[position]), given["audio_in"]),
                 clip_id=self.index.clip_id(position),
             )
             if int(self.hash_clip(clip), 16) != int(self.index.hashes[position]):
                 raise StoreError(f"row {clip.row} of {self.uri} has changed since it was read; start again")
             yield clip
-
-    def _image(self, code: int, cell: object) -> ImageRef | None:
-        if code == NO_IMAGE:
-            return None
-        value, ref = address_or_bytes(cell), self.images[code]
-        return replace(ref, data=value) if isinstance(value, bytes) else ref
 
     @cached_property
     def _known(self) -> tuple[str, ...]:
@@ -182,20 +188,21 @@ def read_manifest(
     hash_clip: Hasher = no_hash,
     selection: Selection = EVERYTHING,
     folder: str | None = None,
-    access: ImageAccess = OWN_FOLDER,
+    access: InputAccess = OWN_FOLDER,
     findings: str | None = None,
 ) -> Manifest:
     """Reads and checks the selected rows. ManifestError lists all findings; `findings`: where they go as Parquet.
 
-    Relative images are looked for in `folder`; None: beside each file. `access` says what else may be read. Of rows
-    that are not selected nothing is checked, but their ids are made: a row's name does not depend on the selection.
+    Relative images and sounds are looked for in `folder`; None: beside each file. `access` says what else may be read.
+    Of rows that are not selected nothing is checked, but their ids are made: a row's name does not depend on the
+    selection.
     """
     source = open_source(uri, storage=storage)
     if findings is not None and _real(findings) in {_real(file) for file in source.files}:
         raise ConfigError(f"findings={findings} would replace the manifest; name another file")
     with findings_file(findings, storage) as file:
         found = Findings(file)
-        index, images = check_manifest(
+        index, given = check_manifest(
             source,
             storage=storage,
             rules=rules,
@@ -210,7 +217,7 @@ def read_manifest(
         uri=uri,
         source=source,
         index=index,
-        images=images,
+        given=given,
         rules=rules,
         hash_clip=hash_clip,
         selection=selection,
@@ -228,9 +235,9 @@ def check_manifest(
     hash_clip: Hasher = no_hash,
     selection: Selection = EVERYTHING,
     folder: str | None = None,
-    access: ImageAccess = OWN_FOLDER,
-) -> tuple[RowIndex, tuple[ImageRef, ...]]:
-    """The index of the rows that are right, and their images; what is wrong goes into `findings`."""
+    access: InputAccess = OWN_FOLDER,
+) -> tuple[RowIndex, GivenFiles]:
+    """The index of the rows that are right, and their images and sounds; what is wrong goes into `findings`."""
     _warn_of_near_misses(source)
     _check_filter(selection, source)
     checker = ManifestChecker(
@@ -239,14 +246,17 @@ def check_manifest(
         hash_clip=hash_clip,
         selection=selection,
         findings=findings,
-        image_reader=lambda beside: ImageReader([folder or beside], storage=storage, access=access),
+        readers=Readers(
+            images=lambda beside: ImageReader([folder or beside], storage=storage, access=access),
+            sounds=lambda beside: SoundReader([folder or beside], storage=storage, access=access),
+        ),
     )
     if checker.has_prompts:
         for batch in source.batches(checker.columns):
             checker.check(batch)
             if checker.is_full:
                 break
-    return checker.finish(), tuple(checker.images.refs)
+    return checker.finish(), GivenFiles(images=tuple(checker.images.refs), sounds=tuple(checker.sounds.refs))
 
 
 def _warn_of_near_misses(source: Source) -> None:
@@ -267,6 +277,10 @@ def _chosen(data: pa.RecordBatch, offsets: np.ndarray) -> pa.RecordBatch:
         return data
     runs = np.split(offsets, np.flatnonzero(np.diff(offsets) != 1) + 1)
     return pa.concat_batches([data.slice(int(run[0]), len(run)) for run in runs])
+
+
+def _named(refs: Sequence[Ref], code: int, cell: object) -> Ref | None:
+    return None if code == NO_INPUT else with_bytes(refs[code], cell)
 
 
 def _real(address: str) -> str:

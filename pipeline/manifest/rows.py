@@ -14,7 +14,7 @@ from model.shapes import ClipShape, clip_shape, nearest_ratio
 from pipeline.manifest.cells import COLUMNS, quoted
 from pipeline.manifest.findings import Findings
 from pipeline.manifest.ids import MAX_SEED, default_seed
-from pipeline.types import Clip, ImageRef
+from pipeline.types import Clip, ImageRef, SoundRef
 
 T = TypeVar("T")
 Given = dict[str, Any]  # column -> its value in one row, for every known column; None: the default
@@ -24,6 +24,7 @@ JUDGED_CHARS = 2 * MAX_CHARS  # of a longer text only its begin says whether it 
 MAX_CHARS_CJK = 2500  # where more than half of the characters are Chinese, Japanese or Korean
 MAX_STEPS = 1000
 MAX_PRIORITY = 2**31 - 1
+SOUND_SLACK_S = 0.1  # that a given sound may be too short, as coded ones are by a frame or two: silence then
 CJK = re.compile("[⺀-⿟　-ヿㄅ-ㆿ㐀-䶿一-鿿ꥠ-꥿가-힯豈-﫿＀-￯\U00020000-\U0003ffff]")
 
 
@@ -43,7 +44,7 @@ class Rules:
             return num_bytes // 4 + self.spare_tokens
         return _counted(self.count_tokens, text)
 
-    def clip(self, row: int, given: Given, *, image: ImageRef | None, clip_id: str) -> Clip:
+    def clip(self, row: int, given: Given, *, image: ImageRef | None, sound: SoundRef | None, clip_id: str) -> Clip:
         """Of a row in which nothing is wrong."""
         model = self.model
         resolution = given["resolution"] or model.default_resolution
@@ -59,6 +60,7 @@ class Rules:
             negative_prompt=self._negative(given["negative_prompt"]),
             image=image,
             audio=given["audio"] is not False,
+            audio_in=sound,
             resolution=resolution,
             ratio=ratio,
             duration_s=duration_s,
@@ -99,12 +101,14 @@ class RowChecker:
     rules: Rules
     findings: Findings
 
-    def check(self, row: int, given: Given) -> bool:
-        """Whether all is well, but for the image and the clip id, which are not judged here."""
+    def check(self, row: int, given: Given, *, sound: SoundRef | None) -> bool:
+        """Whether all is well, but for the clip id, and what image and sound files hold, which are judged elsewhere."""
         before = len(self.findings.items)
         self._check_texts(row, given)
         self._check_numbers(row, given)
         self._check_size(row, given)
+        if given["audio_in"] is not None:
+            self._check_sound(row, given, sound)
         return len(self.findings.items) == before
 
     def _check_texts(self, row: int, given: Given) -> None:
@@ -139,9 +143,20 @@ class RowChecker:
         for name, has in (("guidance", model.first_stage == "base"), ("negative_prompt", model.is_guided)):
             if given[name] is not None and not has:
                 self.findings.add(row, name, quoted(given[name]), f"nothing: model {model.name} is not guided")
-        if given["audio_in"] is not None:
-            expected = f"nothing: model {model.name} cannot render to a given sound"
-            self.findings.add(row, "audio_in", quoted(given["audio_in"]), expected)
+
+    def _check_sound(self, row: int, given: Given, sound: SoundRef | None) -> None:
+        """`sound` is None where the file cannot be used, which was said already."""
+        got = "a sound" if isinstance(given["audio_in"], dict) else quoted(given["audio_in"])
+        model = self.rules.model
+        duration_s = given["duration"] or model.default_duration_s
+        if not model.takes_sound:
+            expected = f"nothing: model {model.name} follows a given sound in its guided stage (model.first_stage=base)"
+            self.findings.add(row, "audio_in", got, expected)
+        elif given["audio"] is False:
+            self.findings.add(row, "audio_in", got, "nothing where audio is false: a clip without sound follows none")
+        elif sound is not None and duration_s in model.durations_s and sound.seconds < duration_s - SOUND_SLACK_S:
+            expected = f"at least the {duration_s} s of the clip (a longer one is cut)"
+            self.findings.add(row, "audio_in", f"{got}, {sound.seconds:.2f} s long", expected)
 
     def _check_size(self, row: int, given: Given) -> None:
         """The ratio of a row with an image is not regarded: the image decides."""

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from pipeline.errors import Finding, ManifestError
 from pipeline.store import StorageSettings, Store, open_store, split_uri
+from pipeline.store_clients import absolute
 
 PARQUET = ".parquet"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -44,6 +45,22 @@ def find_files(uri: str, *, storage: StorageSettings) -> list[FoundFile]:
         return [each for address in addresses for each in find_files(address, storage=storage)]
     reason = "no such file, and no folder with *.parquet files"
     raise ManifestError(uri, [Finding(-1, "", reason, "a Parquet file, a folder of them or a glob")])
+
+
+def from_anywhere(uri: str, *, storage: StorageSettings) -> str:
+    """The address under which whoever stands in another folder finds the same files."""
+    if "," in uri and not any(_find(uri, storage)):
+        return ",".join(from_anywhere(each.strip(), storage=storage) for each in uri.split(","))
+    return absolute(uri)
+
+
+def file_marks(uri: str, *, storage: StorageSettings) -> list[str]:
+    """A word for each file, another one when the file is written again."""
+    marks = []
+    for file in find_files(uri, storage=storage):
+        part = file.store.get_part(file.key, 0, 1)
+        marks.append(f"{file.where} {part.size_bytes} {part.etag}" if part else file.where)
+    return marks
 
 
 def _find(uri: str, storage: StorageSettings) -> Iterator[FoundFile]:

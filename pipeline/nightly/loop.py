@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.driver import StopSignal
-from pipeline.errors import LeaseHeld, LeaseLost, ManifestError, OutputPaused, StoreError
+from pipeline.errors import ClusterError, LeaseHeld, LeaseLost, ManifestError, OutputPaused, StoreError
 from pipeline.nightly import notices
 from pipeline.nightly.agenda import Room, Verdict, Work, first_that_starts, forecast, room_of
 from pipeline.nightly.inbox import Found
@@ -153,7 +153,7 @@ class Nightly:
             self.tonight.put_off(found, state, str(error), until=self._later())
         except ManifestError as error:  # it has changed since it was looked at
             self.tonight.set_aside(found, error)
-        except StoreError as error:
+        except (StoreError, ClusterError) as error:
             self._stopped(found, str(error))
         finally:
             self.journal.end(entry, now=self.clock.now(), rendered=rendered)

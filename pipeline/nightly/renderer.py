@@ -40,4 +40,4 @@ class Renderer(Protocol):
         """ManifestError for bad rows, StoreError where it cannot be read."""
 
     def render(self, found: Found, /, *, stop: StopSignal, observe: Callable[[Snapshot], None]) -> Rendered:
-        """LeaseHeld where another run is at work on its output."""
+        """LeaseHeld where another run is at work on its output, StoreError or ClusterError where it cannot begin."""

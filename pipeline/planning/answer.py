@@ -14,7 +14,7 @@ from model.parts import check_weights, parts_of, tp_of
 from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import LocalWeights, WeightReader, weights_digest
 from pipeline.errors import ConfigError
-from pipeline.images.access import ImageAccess
+from pipeline.inputs.access import InputAccess
 from pipeline.ledger import Ledger, model_hash
 from pipeline.manifest.hashing import settings_hasher
 from pipeline.manifest.reading import Manifest, read_manifest
@@ -43,7 +43,7 @@ class PlanSettings:
     model: ModelConfig
     media: MediaSettings
     storage: StorageSettings
-    images: ImageAccess = field(default_factory=ImageAccess)
+    images: InputAccess = field(default_factory=InputAccess)
     retry_failed: bool = True
     truncate_text: bool = False
     selection: Selection = EVERYTHING

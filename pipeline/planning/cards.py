@@ -19,6 +19,7 @@ class Card:
     gb: int
     tflops: float
     names: tuple[str, ...]  # as Ray knows it
+    fp8: bool = True  # whether it multiplies 8-bit floats
 
     @property
     def num_bytes(self) -> int:
@@ -26,11 +27,11 @@ class Card:
 
 
 CARDS = {
-    "a10g": Card(gb=24, tflops=70, names=("A10G",)),
+    "a10g": Card(gb=24, tflops=70, names=("A10G",), fp8=False),
     "l4": Card(gb=24, tflops=121, names=("L4",)),
-    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G")),
+    "a100-40": Card(gb=40, tflops=312, names=("A100", "A100-40G"), fp8=False),
     "l40s": Card(gb=48, tflops=362, names=("L40S",)),
-    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G")),
+    "a100": Card(gb=80, tflops=312, names=("A100", "A100-80G"), fp8=False),
     "h100": Card(gb=80, tflops=989, names=("H100",)),
     "h200": Card(gb=141, tflops=989, names=("H200",)),
 }
@@ -53,6 +54,8 @@ def fitting(
     placing: Placing = RESIDENT,
 ) -> Fitting:
     """`tp` None: the smallest size that fits, `no` if none does."""
+    if model.fp8 and not CARDS[card].fp8:
+        return Fitting(fit="no", note=no_fp8(card))
     sizes = {size: card_memory(model, tp=size, shapes=shapes, placing=placing) for size in tp_sizes(model)}
     holding = [size for size, memory in sizes.items() if memory.fit(CARDS[card].num_bytes) != "no"]
     size = tp if tp is not None else next(iter(holding), max(sizes))
@@ -60,6 +63,11 @@ def fitting(
     fit = memory.fit(CARDS[card].num_bytes)
     notes = {"fits": "", "tight": _tight(memory, card), "no": _too_large(model, memory, card, holding)}
     return Fitting(fit=fit, note=notes[fit])
+
+
+def no_fp8(kind: str) -> str:
+    able = ", ".join(name for name, card in CARDS.items() if card.fp8)
+    return f"model.fp8: {kind} cannot multiply 8-bit floats; cards that can: {able}"
 
 
 def _tight(memory: CardMemory, card: str) -> str:

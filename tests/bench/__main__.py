@@ -8,10 +8,18 @@ import json
 import sys
 from pathlib import Path
 
-from tests.bench import manifest, model, pipeline
+from tests.bench import compiled, decode, fp8, manifest, model, pipeline, step_cache
 from tests.bench.figures import Figure, show
 
-SECTIONS = {"model": model.figures, "pipeline": pipeline.figures, "manifest": manifest.figures}
+SECTIONS = {
+    "model": model.figures,
+    "compiled": compiled.figures,
+    "fp8": fp8.figures,
+    "step_cache": step_cache.figures,
+    "decode": decode.figures,
+    "pipeline": pipeline.figures,
+    "manifest": manifest.figures,
+}
 TARGET = Path(__file__).parents[2] / "bench.json"
 
 

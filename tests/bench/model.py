@@ -37,7 +37,7 @@ SHORT_VIDEO, NEGATIVE = (1, 48, 4, 12, 12), (1, 48, 256)  # 144 video tokens
 REPEATS = 3
 
 
-def _random_transformer(*, dtype: torch.dtype, tp: int = 1, rank: int = 0) -> Transformer:
+def random_transformer(*, dtype: torch.dtype, tp: int = 1, rank: int = 0) -> Transformer:
     with torch.device("meta"):
         model = Transformer(SHAPE, dtype=dtype)
     shard(model, tp=tp, rank=rank, group=dist.group.WORLD if tp > 1 else None)
@@ -47,7 +47,7 @@ def _random_transformer(*, dtype: torch.dtype, tp: int = 1, rank: int = 0) -> Tr
     return model.requires_grad_(False)
 
 
-def _inputs() -> list[torch.Tensor]:
+def random_inputs() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=generator) for shape in (VIDEO, AUDIO, TEXT)]
 
@@ -62,7 +62,7 @@ def _median_s(run: Callable[[], object]) -> float:
     return statistics.median(seconds)
 
 
-def _gain(slow: Callable[[], object], fast: Callable[[], object]) -> float:
+def gain(slow: Callable[[], object], fast: Callable[[], object]) -> float:
     """How many times less of a core `fast` takes, by turns, so that a busy machine slows both alike."""
     ratios = []
     for turn in range(REPEATS + 1):
@@ -80,7 +80,7 @@ def _rank_main(rank: int, tp: int, port: int, answers: Any) -> None:
     store = TCPStore("127.0.0.1", port, tp, is_master=False)
     timeout = datetime.timedelta(seconds=120)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=tp, timeout=timeout)
-    model, inputs = _random_transformer(dtype=torch.float32, tp=tp, rank=rank), _inputs()
+    model, inputs = random_transformer(dtype=torch.float32, tp=tp, rank=rank), random_inputs()
     with torch.inference_mode():
         seconds = _median_s(lambda: model(*inputs))
     if rank == 0:
@@ -97,18 +97,18 @@ def _two_ranks_s() -> float:
 
 def _against_plain(model: Transformer) -> float:
     """Seconds of the plain forward over ours, after both gave the same."""
-    inputs = _inputs()
+    inputs = random_inputs()
     for ours, plain in zip(model(*inputs), plain_forward(model, *inputs), strict=True):
         error = float((ours - plain).norm() / plain.norm())
         assert error < 3e-2, f"the plain forward is another model: {error}"
-    return _gain(lambda: plain_forward(model, *inputs), lambda: model(*inputs))
+    return gain(lambda: plain_forward(model, *inputs), lambda: model(*inputs))
 
 
 def _one_forward_gain(model: Transformer, video: tuple[int, ...]) -> float:
     """Seconds of a guided step as two forwards over those of one with both prompts."""
     shapes = (video, AUDIO, TEXT, NEGATIVE)
     latent, audio, text, negative = (torch.randn(shape) for shape in shapes)
-    return _gain(
+    return gain(
         lambda: [model(latent, audio, each) for each in (text, negative)],
         lambda: model.forward_each(latent, audio, [text, negative]),
     )
@@ -117,9 +117,9 @@ def _one_forward_gain(model: Transformer, video: tuple[int, ...]) -> float:
 @torch.inference_mode()
 def figures() -> dict[str, Figure]:
     torch.set_num_threads(1)
-    inputs = _inputs()
-    single, half = (_random_transformer(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
-    half_gain = _gain(lambda: single(*inputs), lambda: half(*inputs))
+    inputs = random_inputs()
+    single, half = (random_transformer(dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    half_gain = gain(lambda: single(*inputs), lambda: half(*inputs))
     plain, plain_half = _against_plain(single), _against_plain(half)
     paired, paired_short = _one_forward_gain(single, VIDEO), _one_forward_gain(single, SHORT_VIDEO)
     one_rank_s, two_ranks_s = _median_s(lambda: single(*inputs)), _two_ranks_s()

@@ -56,6 +56,11 @@ class Node:
         found = [each for each in children(self.starter) if title(each).startswith(f"ray::{kind}")]
         return sorted((each for each in found if not is_stopped(each)), key=lambda each: each.pid)
 
+    def ffmpegs(self) -> list[psutil.Process]:
+        """Those that are at work."""
+        found = [each for each in children(self.starter) if "ffmpeg" in title(each).partition(" ")[0]]
+        return sorted(filter(is_running, found), key=lambda each: each.pid)
+
 
 class Nodes:
     """A head without room for actors, which nothing happens to, and nodes that come and go."""

@@ -4,13 +4,14 @@ A fault is a generator: it is asked again and again until it ends, and notes on 
 at processes and at what the run says, never into it.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests import storage_proxy
-from tests.chaos.cluster import Node, Nodes, is_running, send, title
+from tests.chaos.cluster import Node, Nodes, is_running, is_stopped, send, title
 from tests.chaos.rendering import Render
 from tests.chaos.schedule import STORAGE, Fault, Kind
 from tests.storage_proxy import StorageProxy
@@ -21,6 +22,8 @@ NOTICE_S = 25.0  # between the news that a node is taken away and its end
 WOKEN_S = 3.0  # after a frozen node was given up it wakes again
 GONE_S = 120.0  # for what ran on a woken node to be gone
 CREW_OF = {"RankWorker": "group", "PromptEncoder": "encoder", "Finisher": "finisher"}
+CREW_HIT = {"rank": "group", "ffmpeg": "finisher", "encoder": "encoder", "finisher": "finisher"}  # a kind's last word
+MADE = re.compile(r"/([^/ ]+)\.[0-9a-f]{8}\.mp4")  # in ffmpeg's command line: the clip
 RANKS = 2
 Steps = Iterator[None]
 
@@ -60,7 +63,7 @@ def stages_of(kind: Kind) -> frozenset[str]:
     if kind in STORAGE:
         return frozenset({"storage"})
     _, _, whom = kind.partition("_")
-    return frozenset({"group"} if whom == "rank" else {whom} if whom in CREW_OF.values() else CREW_OF.values())
+    return frozenset({CREW_HIT[whom]} if whom in CREW_HIT else CREW_OF.values())
 
 
 def steps(site: Site, hit: Hit) -> Steps:
@@ -81,6 +84,29 @@ def _hurt(kind: str, verb: str) -> Callable[[Site, Hit], Steps]:
         yield from _loss(site, hit, {CREW_OF[kind]}, expected=1)
 
     return act
+
+
+def _kill_ffmpeg(site: Site, hit: Hit) -> Steps:
+    """As a memory killer does. The clip that it was at is there in the end: another attempt made it."""
+    while True:
+        found = [each for node in site.nodes.alive for each in node.ffmpegs() if MADE.search(title(each))]
+        if found:
+            victim = _picked(found, hit.fault)
+            made = MADE.search(title(victim))
+            send(victim, "suspend")
+            if made and is_stopped(victim):  # it has not ended just now
+                break
+            send(victim, "resume")
+        yield
+    hit.what = f"ffmpeg {victim.pid} of {made[1]}"
+    since_s = _begin(hit)
+    send(victim, "kill")
+    while (told_s := site.render.said_at("ffmpeg ended with code -9", since_s)) is None:
+        yield
+    hit.detected_s = told_s
+    while (done_s := site.render.said_at(f"clip {made[1]} is done", since_s)) is None:
+        yield
+    hit.recovered_s = done_s
 
 
 def _kill_driver(site: Site, hit: Hit) -> Steps:
@@ -252,6 +278,7 @@ DOES: dict[Kind, Callable[[Site, Hit], Steps]] = {
     "stop_rank": _hurt("RankWorker", "suspend"),
     "kill_finisher": _hurt("Finisher", "kill"),
     "stop_finisher": _hurt("Finisher", "suspend"),
+    "kill_ffmpeg": _kill_ffmpeg,
     "kill_encoder": _hurt("PromptEncoder", "kill"),
     "stop_encoder": _hurt("PromptEncoder", "suspend"),
     "kill_node": _kill_node,

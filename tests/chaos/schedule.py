@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 After = Literal["record", "upload"]  # written objects, as storage sees them: below records/, below clips/
 CrewFault = Literal[
-    "kill_rank", "stop_rank", "kill_finisher", "stop_finisher", "kill_encoder", "stop_encoder",
+    "kill_rank", "stop_rank", "kill_finisher", "stop_finisher", "kill_ffmpeg", "kill_encoder", "stop_encoder",
     "kill_node", "stop_node", "drain_node", "break_node", "kill_driver",
 ]  # fmt: skip
 StorageFault = Literal["refuse", "status_503", "time_out", "lose_answer", "gone_a_minute"]
@@ -22,6 +22,7 @@ COUNTS: dict[Kind, tuple[int, int]] = {
     "stop_rank": (1, 4),
     "kill_finisher": (1, 4),
     "stop_finisher": (0, 1),
+    "kill_ffmpeg": (0, 3),
     "kill_encoder": (1, 3),
     "stop_encoder": (0, 2),
     "kill_node": (0, 2),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from tests.cluster.runs import LONG, descendants, is_alive
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
 ROOT = Path(__file__).parents[2]
 MEMORY_SEED, LONELY_MEMORY_SEED = 667, 668  # what tests/chaos/hook/sitecustomize.py looks for
+KILLED_S = 10  # in which a process that was killed is noticed; usual is a tenth of it
 
 
 @pytest.fixture
@@ -136,8 +138,8 @@ def test_a_killed_rank_is_replaced_and_the_others_do_not_load_again(place: Workp
         time.sleep(0.3)
         os.kill(pids[1], signal.SIGKILL)
         began = time.monotonic()
-        lost = event_of(fleet)
-        assert time.monotonic() - began < 5
+        lost = event_of(fleet, timeout_s=KILLED_S)
+        assert time.monotonic() - began < KILLED_S
         assert isinstance(lost, Lost)
         assert (lost.kind, lost.node, lost.fatal) == ("died", ready.nodes[0], None)
         assert f"(node {ready.nodes[0][:8]}, process {pids[1]})" in lost.reason
@@ -149,7 +151,7 @@ def test_a_killed_rank_is_replaced_and_the_others_do_not_load_again(place: Workp
         assert same(latents_of(fleet, order), before)
 
         os.kill(pids[0], signal.SIGKILL)  # the one with the store, and no clip
-        lost = event_of(fleet, timeout_s=10)
+        lost = event_of(fleet, timeout_s=KILLED_S)
         assert isinstance(lost, Lost)
         assert "rank 0" in lost.reason
         started(fleet, "group-0")
@@ -183,11 +185,15 @@ def test_a_frozen_rank_is_named_as_the_culprit(place: Workplace, weights: Path) 
         fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         time.sleep(0.3)
         os.kill(pids[1], signal.SIGSTOP)
-        lost = event_of(fleet, timeout_s=20)
+        began = time.monotonic()
+        lost = event_of(fleet)
+        hung_s = time.monotonic() - began
         assert isinstance(lost, Lost)
         assert (lost.kind, lost.node) == ("hung", ready.nodes[0])
         assert "no step for" in lost.reason
-        assert "cluster.step_slack" in lost.reason, "it waited for step_timeout_s"
+        deadline = re.search(r"\((\S+) s is what cluster\.step_slack", lost.reason)
+        assert deadline is not None, "it waited for step_timeout_s"
+        assert hung_s < 2 * float(deadline[1])
         assert "rank 1" in lost.reason
         assert "rank 0" not in lost.reason
         wait_until(lambda: not is_alive(pids[1]), timeout_s=20)
@@ -282,12 +288,36 @@ def test_a_finisher_answers_with_what_it_uploaded_or_why_not(place: Workplace, t
         assert "9 frames, expected 36" in refused.failure.message
 
 
+def pid_of(kind: str) -> int:
+    (pid,) = (pid for pid, name in descendants(os.getpid()).items() if name.startswith(f"ray::{kind}"))
+    return pid
+
+
+@pytest.mark.parametrize(
+    ("crew_id", "kind", "by", "noticed_as"),
+    [("encoder-0", "PromptEncoder", signal.SIGKILL, "died"), ("finisher-0", "Finisher", signal.SIGSTOP, "hung")],
+)
+def test_an_idle_process_that_is_killed_or_frozen_is_noticed_without_an_order(
+    place: Workplace, crew_id: str, kind: str, by: signal.Signals, noticed_as: str
+) -> None:
+    with fleet_of(place, step_least_s=4) as fleet:
+        ready = started(fleet, crew_id)
+        assert fleet.wait(1) == [], "it was asked how it is, and that is no event"
+        pid = pid_of(kind)
+        os.kill(pid, by)
+        lost = event_of(fleet, timeout_s=KILLED_S)
+        assert isinstance(lost, Lost)
+        assert (lost.crew_id, lost.kind, lost.node) == (crew_id, noticed_as, ready.nodes[0])
+        assert f"process {pid}" in lost.reason
+        wait_until(lambda: not is_alive(pid), timeout_s=20)
+
+
 def test_a_killed_finisher_is_lost_with_its_order_and_starts_again(place: Workplace) -> None:
     latents = Latents(video=torch.zeros(SHAPE.video_latent), audio=torch.zeros(SHAPE.audio_latent))
     order = FinishOrder(clip=clip(), attempt="0badcafe", latents=ray.put(latents))
     with fleet_of(place) as fleet:
         ready = started(fleet, "finisher-0")
-        (pid,) = (pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::Finisher"))
+        pid = pid_of("Finisher")
         os.kill(pid, signal.SIGKILL)
         fleet.offer("finisher-0", order)
         lost = event_of(fleet)

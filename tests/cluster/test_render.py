@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import ray
+from ray.util.placement_group import remove_placement_group
 
 from pipeline.cleaning import clean_output
+from pipeline.crews.placements import place
 from pipeline.embeddings import EMBEDDINGS
 from pipeline.errors import StoreError
 from pipeline.ledger import ClipRecord, Ledger
@@ -20,6 +24,7 @@ from pipeline.run import render_manifest
 from pipeline.settings import ClusterSettings, LeaseSettings, ParallelSettings
 from pipeline.store import open_store
 from pipeline.verify import verify_output
+from tests.cluster.conftest import NUM_CPUS
 from tests.cluster.runs import (
     LONG,
     descendants,
@@ -77,6 +82,23 @@ def test_a_run_leaves_records_results_and_success_and_a_second_one_does_nothing(
     assert after["bb"].finished.attempt != before["bb"].finished.attempt
     assert digests(after["bb"]) == digests(before["bb"]), "the same row gives the same bytes"
     assert after["a"] == before["a"]
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_run_without_room_ends_with_five_and_says_what_is_missing(weights: Path, tmp_path: Path) -> None:
+    write_manifest(tmp_path, ["a"])
+    settings = run_settings(tmp_path, weights)
+    hasty = dataclasses.replace(settings.cluster, placement_timeout_s=2)
+    twice = dataclasses.replace(settings.retry, max_crew_losses=2, max_clip_deaths=1)
+    full = place("somebody-else's", {"CPU": 1.0}, NUM_CPUS - 3, packing="PACK", off=())  # one less than is needed
+    try:
+        ray.get(full.ready(), timeout=20)
+        summary = render_manifest(dataclasses.replace(settings, cluster=hasty, retry=twice))
+    finally:
+        remove_placement_group(full)
+    assert (summary.exit_code, summary.num_rendered, summary.num_pending) == (5, 0, 1)
+    told = r"is left that works; .* there is no room for .*; the cluster has 6 CPU, free are [01] CPU"
+    assert re.search(told, summary.stopped or ""), summary.stopped
 
 
 @pytest.mark.usefixtures("shared_ray")

@@ -28,6 +28,7 @@ class Caller:
     """A person on a machine where nothing is installed but this package and coreutils."""
 
     path: str
+    folder: Path = ROOT  # where it stands
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,7 +40,7 @@ class Caller:
         return subprocess.run(
             [BIN / "happyhorse", *words],
             env=self.environment | dict(variables or {}),
-            cwd=ROOT,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -54,7 +55,7 @@ class Caller:
         """A render in progress. Whoever starts it ends it."""
         command = [str(BIN / "happyhorse"), "render", f"manifest={manifest}", f"output={output}", *QUICK, *words]
         with subprocess.Popen(
-            command, env=self.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
             try:
                 yield process

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_real_render_and_what_was_done_to_it(finished: Finished, caller: Caller, tmp_path: Path) -> None:
-    sound = caller.run("audit", f"output={finished.output}", "format=json")
+    elsewhere = replace(caller, folder=tmp_path)  # than where it was rendered, from a path relative to that
+    sound = elsewhere.run("audit", f"output={finished.output}", "format=json")
     assert sound.returncode == 0, said(sound)
     values = json.loads(sound.stdout)
     assert values["rows"] == {"SUCCEEDED": 6, "FAILED": 0, "PENDING": 0, "INVALID": 0}

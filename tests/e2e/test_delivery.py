@@ -6,11 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.conftest import Finished
+from tests.e2e.conftest import BEEPS, Finished
 from tests.e2e.runs import ROOT, Caller, records, said, write_manifest
 
 PROMPTS = ROOT.parent / "shared" / "data" / "happyhorse_prompts.jsonl"
@@ -64,6 +65,17 @@ def test_videos_and_sounds_are_exactly_as_long_and_large_as_asked_for(finished: 
             with wave.open(str(finished.output / record["files"]["wav"]["name"])) as wav:
                 assert (wav.getframerate(), wav.getsampwidth()) == (SAMPLE_RATE_HZ, 2)
                 assert wav.getnframes() == seconds * SAMPLE_RATE_HZ
+
+
+@pytest.mark.e2e
+def test_a_given_sound_is_delivered_as_it_is(finished: Finished) -> None:
+    """At the model's own rate, so but for the two scales of 16 bits to the last digit; cut to the clip."""
+    (record,) = (each for each in records(finished.output).values() if each["clip_id"] == "four")
+    with wave.open(str(finished.output / record["files"]["wav"]["name"])) as wav:
+        samples = np.frombuffer(wav.readframes(wav.getnframes()), np.int16)
+    assert np.abs(samples - BEEPS[0, : 3 * SAMPLE_RATE_HZ] * 32767).max() < 2
+    assert "audio_in_sha256" in record["settings"]
+    assert record["row"]["audio_in"] == "beeps.flac"
 
 
 @pytest.mark.e2e

@@ -24,10 +24,13 @@ from tests.e2e.looks import frames_of
 from tests.e2e.runs import Caller, digests, records, said, write_manifest
 from tests.e2e.test_delivery import length
 from tests.released import LARGE, RESOLUTIONS, SMALL, released_model, released_words
+from tests.sounds import sound_file, tone
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SECONDS, FPS, RATE_HZ = 3, 25, 44_100
 BRIGHTNESS = np.array([0.2126, 0.7152, 0.0722])  # colours have half the resolution in an mp4
+SONG_HZ = 500.0
+SONG = tone(SECONDS + 1, hz=SONG_HZ)  # 48 kHz, a second longer than its clips
 STAGES = {"base": "magihuman_540p", "distilled": "magihuman_1080p"}
 PLACED = {"base": ("placing=swapped",), "distilled": ("placing.stages=disk", "placing.text=disk")}
 
@@ -59,6 +62,10 @@ def rows_of(model: str) -> list[dict[str, Any]]:
     row = {"prompt": "Rain falls and a bell rings.", "duration": SECONDS, "seed": 5}
     large = {"resolution": RESOLUTIONS[model]}
     small = {"resolution": "256P"}
+    heard = [
+        row | small | {"clip_id": "small-s", "audio_in": "song.m4a"},
+        row | large | {"clip_id": "large-s", "audio_in": "song.m4a", "image": "a.png"},
+    ]
     return [
         row | small | {"clip_id": "small"},
         row | small | {"clip_id": "small-a", "image": "a.png"},
@@ -66,6 +73,7 @@ def rows_of(model: str) -> list[dict[str, Any]]:
         row | large | {"clip_id": "large"},
         row | large | {"clip_id": "large-a", "image": "a.png"},
         row | large | {"clip_id": "large-b", "image": "b.png", "audio": False},
+        *(heard if model == STAGES["base"] else []),
     ]
 
 
@@ -87,6 +95,7 @@ def render(stage: str, caller: Caller, weights: Path, factory: pytest.TempPathFa
     rows = rows_of(model)
     (folder / "a.png").write_bytes(picture(bright=False))
     (folder / "b.png").write_bytes(picture(bright=True))
+    (folder / "song.m4a").write_bytes(sound_file("m4a", SONG))
     manifest = write_manifest(folder / "manifest.parquet", rows)
     words = (f"manifest={manifest}", f"output={folder / 'out'}", f"weights={weights}", "parallel=tp2", *PLACED[stage])
 
@@ -95,7 +104,7 @@ def render(stage: str, caller: Caller, weights: Path, factory: pytest.TempPathFa
         assert done.returncode == 0, said(done)
         return done.stdout
 
-    assert "6 clips: 6 rendered" in run()
+    assert f"{len(rows)} clips: {len(rows)} rendered" in run()
     DONE[stage] = Rendered(model=model, output=folder / "out", rows={row["clip_id"]: row for row in rows}, again=run)
     return DONE[stage]
 
@@ -124,6 +133,25 @@ def test_the_sound_is_stereo_and_there(rendered: Rendered) -> None:
         assert wav.getnframes() == SECONDS * RATE_HZ
         samples = np.frombuffer(wav.readframes(wav.getnframes()), np.int16).astype(float)
     assert 100 < samples.std() < 20_000
+
+
+def test_a_given_sound_is_what_is_heard_and_what_the_video_is_rendered_to(
+    caller: Caller, released_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The guided run holds it; without it the same row has a sound, and frames, of its own."""
+    rendered = render("base", caller, released_weights, tmp_path_factory)
+    wanted = tone(SECONDS, rate_hz=RATE_HZ, hz=SONG_HZ)
+    for clip_id in ("small-s", "large-s"):
+        with wave.open(str(rendered.files(clip_id)["wav"])) as wav:
+            assert (wav.getframerate(), wav.getnchannels()) == (RATE_HZ, 2)
+            samples = np.frombuffer(wav.readframes(wav.getnframes()), np.int16).reshape(-1, 2).T / 32767
+        assert samples.shape == wanted.shape
+        assert np.linalg.norm(samples - wanted) < 0.1 * np.linalg.norm(wanted)
+        own = frames_of(rendered.files("small" if clip_id == "small-s" else "large-a")["mp4"])
+        assert np.abs(frames_of(rendered.files(clip_id)["mp4"]) - own).mean() > 0.5
+        with av.open(str(rendered.files(clip_id)["mp4"])) as mp4:
+            track = np.concatenate([each.to_ndarray() for each in mp4.decode(audio=0)], axis=1)
+        assert np.abs(track[1, 20_000:60_000]).max() == pytest.approx(0.25, abs=0.05)  # half as loud as the first
 
 
 def test_clips_move_and_none_is_flat(rendered: Rendered) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from model.images import prepare_image
 from pipeline.convert.conversion import Conversion, Format, convert
 from pipeline.errors import ManifestError
-from pipeline.images.reading import BadImage, ImageReader
+from pipeline.inputs.images import BadInput, ImageReader
+from pipeline.inputs.sounds import SoundReader
 from tests.fuzz.inputs import make_case, seeds
 from tests.manifests import STORAGE, count_words
 from tests.models import small_model
@@ -27,7 +28,7 @@ MAX_SPACE = 8 << 30  # of addresses: saves the machine
 
 def main(target: str, seed: int, first: int, seconds: float, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_SPACE, MAX_SPACE))
-    judge = _image if target == "image" else _table(target)
+    judge = {"image": _image, "sound": _sound}.get(target) or _table(target)
     for data in seeds(target):
         judge(data, folder)
     base_mb = _peak_mb()
@@ -76,13 +77,18 @@ def _table(target: str) -> Callable[[bytes, Path], str | None]:
 
 def _image(data: bytes, folder: Path) -> str | None:
     (read,) = ImageReader([str(folder)], storage=STORAGE).read_all([data]).values()
-    if isinstance(read, BadImage):
+    if isinstance(read, BadInput):
         return str(read)
     try:
         prepare_image(data, height=64, width=64)
     except ValueError as error:
         return str(error)
     return None
+
+
+def _sound(data: bytes, folder: Path) -> str | None:
+    (read,) = SoundReader([str(folder)], storage=STORAGE).read_all([data]).values()
+    return str(read) if isinstance(read, BadInput) else None
 
 
 if __name__ == "__main__":

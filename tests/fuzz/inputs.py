@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from tests.sounds import CODECS, sound_file, tone
+
 EXTREMES = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x00" * 8, b"\x80" * 9)
 PIECES = ['"', ",", "\n", "\r", "{", "}", "[", "]", ":", "\\u0000", "\\ud800", "\0", "\ufeff", "1e999", "-0", "NaN"]
 PIECES += [
@@ -173,10 +175,15 @@ def _picture(kind: str, width: int, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def _sounds() -> tuple[bytes, ...]:
+    return tuple(sound_file(kind, tone(0.5, rate_hz=48_000)) for kind in CODECS)
+
+
 SEEDS: dict[str, Callable[[], tuple[bytes, ...]]] = {
     "parquet": _parquets,
     "csv": _csvs,
     "jsonl": _json_lines,
     "json": _jsons,
     "image": _images,
+    "sound": _sounds,
 }

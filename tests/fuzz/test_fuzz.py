@@ -1,4 +1,4 @@
-"""Nothing that somebody puts into a manifest or an image ends in a traceback, a hang or a full memory.
+"""Nothing that somebody puts into a manifest, an image or a sound ends in a traceback, a hang or a full memory.
 
 FUZZ_SECONDS (of each target) and FUZZ_SEED make it longer and different; `python -m tests.fuzz` does so by itself.
 """

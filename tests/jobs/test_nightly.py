@@ -215,6 +215,21 @@ def test_the_examples_say_words_that_are_known(name: str) -> None:
     assert settings.window.hours == "22:00-06:00"
 
 
+def test_cron_runs_its_line_with_the_credentials_of_the_file(tmp_path: Path) -> None:
+    (line,) = [line for line in (UNITS / "crontab").read_text().splitlines() if line[:1] != "#"]
+    schedule, command = line[:9], line[10:]
+    assert schedule == "0 * * * *"
+    assert "%" not in command  # cron would make a line's end of it
+    program = tmp_path / "happyhorse" / ".venv" / "bin" / "happyhorse"
+    keys = tmp_path / ".config" / "happyhorse" / "storage.env"
+    for path, text in ((program, '#!/bin/sh\necho "$AWS_ACCESS_KEY_ID $1"\n'), (keys, "AWS_ACCESS_KEY_ID=sesame\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    program.chmod(0o755)
+    subprocess.run(["/bin/sh", "-c", command], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True)
+    assert (tmp_path / "nightly.log").read_text() == "sesame nightly\n"
+
+
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -46,11 +47,21 @@ def test_local_attention_is_attention_under_its_mask(attend: object, radius: int
     torch.testing.assert_close(got, masked(q, k, v, radius=radius), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: the compiled kernel is not run")
-def test_the_fused_kernel_on_a_gpu() -> None:
-    q, k, v = (x.cuda() for x in qkv())
-    got = local_attention_fused(q, k, v, num_frames=FRAMES, tokens_per_frame=PER_FRAME, radius=1)
-    torch.testing.assert_close(got.cpu(), masked(*qkv(), radius=1), rtol=1e-3, atol=1e-3)
+@torch.inference_mode()
+@pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
+def test_the_fused_kernel_is_compiled_once_for_clips_of_every_size() -> None:
+    """As a GPU uses it, with torch's compiler for CPUs."""
+    torch._dynamo.reset()
+    counters.clear()
+    attend = attention._compiled_flex_attention()
+    for frames, per_frame, others, radius in ((7, 24, 35, 2), (16, 60, 151, 3), (9, 100, 50, 1)):
+        num_tokens = frames * per_frame + others
+        q, k, v = (torch.randn(1, heads, num_tokens, 32) for heads in (8, 4, 4))
+        sizes = {"num_frames": frames, "tokens_per_frame": per_frame, "radius": radius}
+        mask = attention._window_mask(**sizes, num_tokens=num_tokens, device="cpu")
+        got = attend(q, k, v, block_mask=mask, enable_gqa=True)
+        torch.testing.assert_close(got, local_attention_by_frame(q, k, v, **sizes), rtol=1e-4, atol=1e-5)
+        assert counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.parametrize("radius", [None, 1], ids=["global", "local"])

@@ -49,7 +49,7 @@ def request(model: ModelConfig) -> RenderRequest:
         negative=negative,
         video_latent=(48, 3, 6, 10),
         first_latent=(48, 3, 4, 6),
-        audio_latent=(9, 64),
+        audio_latent=(9, model.transformer.audio_in_channels),
         seed=3,
         steps=2,
         guidance=None,

@@ -1,5 +1,7 @@
 """The codecs of the release against recorded frames, their own libraries and straightforward arithmetic."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.codecs import build_audio_decoder, build_image_encoder, build_video_decoder
+from model.codecs import build_audio_decoder, build_image_encoder, build_sound_encoder, build_video_decoder
 from model.codecs.normalisation import MEAN, SPREAD, denormalised, normalised
-from model.codecs.oobleck import resampled
-from model.codecs.turbo import TurboDecoder
+from model.codecs.turbo import TurboConfig, TurboDecoder, in_bands
 from model.codecs.turbo_weights import load_turbo
 from model.codecs.wan import WanVideoDecoder, load_wan
 from model.config import ModelConfig
+from model.sounds import fitted, mono, resampled
 from model.weights import LocalWeights
 from pipeline.media import cut_waveform
 from tests.frames import shape_of
-from tests.released import released_model, write_turbo
+from tests.released import AUDIO_CHANNELS, TURBO_JSON, released_model, write_turbo
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+TURBO = TurboConfig.from_json(TURBO_JSON)
 EXACT = ("model.compute_dtype=float32",)
 
 
@@ -66,12 +69,39 @@ def test_a_turbo_checkpoint_gives_the_recorded_frames(tmp_path: Path) -> None:
     write_turbo(tmp_path / "turbo_vae", load_file(GOLDEN / "turbo_vae_weights.safetensors"), config)
     decoder = load_turbo(LocalWeights(tmp_path), dtype=torch.float32, device="cpu")
     recorded = load_file(GOLDEN / "turbo_vae_fp32.safetensors")
-    for num_latent in (2, 9, 14):
+    for num_latent, decoder.band_rows in ((2, 0), (9, 0), (14, 0), (9, 8)):
         frames = torch.cat(list(decoder.decode(recorded[f"latent.{num_latent}"][0])))
         wanted = (recorded[f"video.{num_latent}"][0].double() / 2 + 0.5).clamp(0, 1) * 255
         assert frames.shape == (4 * num_latent - 3, 32, 48, 3)
         # Truncation may fall to either side where float32 differs in its last digits.
         assert (frames.permute(3, 0, 1, 2).double() - (wanted - 0.5)).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize(("layers", "height", "rows"), [((2, 2, 2, 3, 3), 12, 32), ((1, 1, 1, 1, 1), 7, 48)])
+def test_bands_are_the_whole_picture(layers: tuple[int, ...], height: int, rows: int) -> None:
+    """In float64, but for the norms: a band that saw one row too few would be off by far more."""
+    config = dataclasses.replace(TURBO, decoder_layers_per_block=layers)
+    torch.manual_seed(0)
+    decoder = TurboDecoder(config).double().requires_grad_(False)
+    latent = noise(1, 48, 3, height, 2).double()
+    for is_first in (True, False):
+        whole = decoder.decoder(latent, is_first=is_first)
+        banded = decoder.decoder(latent, is_first=is_first, band_rows=rows)
+        assert banded.shape == whole.shape == (1, 3, 9 if is_first else 12, 16 * height, 32)
+        torch.testing.assert_close(banded, whole, rtol=0, atol=5e-6)
+    assert whole.std() > 0.01
+
+
+def test_a_band_needs_every_row_that_it_is_given() -> None:
+    decoder = TurboDecoder(TURBO).double().requires_grad_(False).decoder
+    for part in decoder._parts():
+        reach = decoder._reach(part)
+        channels = next(part[0].parameters()).shape[1]
+        x = noise(1, channels, 2, 4 * reach, 2).double()
+        run = functools.partial(decoder._run, part, is_first=False)
+        whole = run(x)
+        torch.testing.assert_close(in_bands(run, x, rows=2 * reach, reach=reach), whole, rtol=0, atol=1e-6)
+        assert (in_bands(run, x, rows=2 * reach, reach=reach - 1) - whole).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("codec", ["turbo", "wan"])
@@ -134,25 +164,50 @@ def test_resampling_is_that_of_scipy(n: int, num_samples: int) -> None:
     np.testing.assert_allclose(got.double().numpy(), wanted, atol=1e-6)
 
 
-def test_sound_is_decoded_as_diffusers_does_and_resampled(released_weights: Path, model: ModelConfig) -> None:
+@pytest.mark.parametrize("num_latents", [9, 213])
+def test_sound_is_decoded_as_diffusers_does_and_resampled(
+    num_latents: int, released_weights: Path, model: ModelConfig
+) -> None:
+    """In pieces of 100 latents it is what it is at once."""
     from diffusers import AutoencoderOobleck
 
-    latent = noise(9, 64)
+    latent = noise(num_latents, AUDIO_CHANNELS)
     sound = build_audio_decoder(model, LocalWeights(released_weights))
     with pytest.warns(FutureWarning, match="weight_norm"):
         vae = AutoencoderOobleck.from_pretrained(released_weights / "audio_vae").eval()
     with torch.inference_mode():
         whole = vae.decode(latent.T[None]).sample[0].double().numpy()
-    wanted = scipy.signal.resample(whole, 9 * 2048 * 441 // 512, axis=-1)
+    wanted = scipy.signal.resample(whole, num_latents * 2048 * 441 // 512, axis=-1)
     assert sound.sample_rate_hz == 44_100
     np.testing.assert_allclose(sound.decode(latent).double().numpy(), wanted, atol=1e-5)
     assert wanted.std() > 0.01
 
 
+def test_a_sound_is_encoded_as_diffusers_does_from_the_spec_s_words(released_weights: Path, model: ModelConfig) -> None:
+    """Mono at 51,200 Hz, cut to the seconds, doubled to stereo, silence for the one latent more."""
+    from diffusers import AutoencoderOobleck
+
+    given = noise(2, 3 * 48_000 + 99) * 0.1
+    encoder = build_sound_encoder(model, LocalWeights(released_weights))
+    assert encoder.encoded_rate_hz == 51_200
+    waveform = mono(fitted(given, rate_hz=48_000, to_rate_hz=encoder.encoded_rate_hz, seconds=3))
+    latent = encoder.encode_sound(waveform, num_latents=76)
+    piece = given[:, : 3 * 48_000].double().numpy().mean(axis=0)
+    resampled_piece = scipy.signal.resample(np.concatenate([piece, piece[::-1]]), 6 * 51_200)[: 3 * 51_200]
+    whole = torch.from_numpy(np.tile(np.append(resampled_piece, np.zeros(2048)), (1, 2, 1))).float()
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        vae = AutoencoderOobleck.from_pretrained(released_weights / "audio_vae").eval()
+    with torch.inference_mode():
+        wanted = vae.encode(whole).latent_dist.mean[0].T
+    assert latent.shape == (76, AUDIO_CHANNELS)
+    assert wanted.std() > 0.001
+    torch.testing.assert_close(latent, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
 def test_every_duration_gets_its_exact_number_of_samples(released_weights: Path, model: ModelConfig) -> None:
     sound = build_audio_decoder(model, LocalWeights(released_weights))
     for seconds in (3, 15):
-        waveform = sound.decode(noise(25 * seconds + 1, 64)).numpy()
+        waveform = sound.decode(noise(25 * seconds + 1, AUDIO_CHANNELS)).numpy()
         assert waveform.shape == (2, 44_100 * seconds + 1764)
         shape = shape_of(fps=25, seconds=seconds, rate=44_100)
         assert cut_waveform(waveform, shape=shape).shape == (2, 44_100 * seconds)

@@ -21,7 +21,7 @@ from model.weights import LocalWeights, WeightReader, WeightsMismatch
 from pipeline.store import StorageSettings, open_store
 from pipeline.weights.opening import open_weights
 from tests.e2e.runs import write_manifest
-from tests.released import released_model, released_words
+from tests.released import AUDIO_CHANNELS, released_model, released_words
 
 WAN, SOUND = "wan_vae/diffusion_pytorch_model.safetensors", "audio_vae/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -261,7 +261,7 @@ def test_parts_in_object_storage_are_as_good_as_a_folder(
     here: WeightReader = LocalWeights(released_weights)
     there = open_weights(f"{moto_s3}/weights", StorageSettings())
     check_weights(model, there, tp=2)
-    latent, sound = torch.randn(48, 3, 2, 2), torch.randn(4, 64)
+    latent, sound = torch.randn(48, 3, 2, 2), torch.randn(4, AUDIO_CHANNELS)
     image = torch.full((64, 64, 3), 200, dtype=torch.uint8)
 
     def outputs(reader: WeightReader) -> list[torch.Tensor]:

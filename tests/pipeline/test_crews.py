@@ -15,10 +15,10 @@ from ray.exceptions import (
 )
 
 from pipeline.crews.losses import fatal_of, kind_of, reason_of
-from pipeline.crews.nodes import Nodes, holds, kept_off, selector
+from pipeline.crews.nodes import Nodes, held_back, holds, kept_off, selector
 from pipeline.crews.placements import names_of
 from pipeline.errors import EncodeError, EncoderLost, WeightsError
-from pipeline.fleet import LossKind
+from pipeline.fleet import Gpu, LossKind
 from pipeline.store import StorageSettings
 from pipeline.worker import _as_data
 
@@ -80,6 +80,16 @@ def test_a_crew_is_kept_off_nodes_as_far_as_others_hold_it() -> None:
     assert kept_off(NODES, avoided={A}, fits=two_on_one) == {B}, "a node that drains is worse than one that is avoided"
     last = Nodes(alive={A: {"CPU": 8.0}}, draining=frozenset({A}))
     assert kept_off(last, avoided={A}, fits=two_on_one) == frozenset()
+
+
+def test_a_card_is_held_back_as_long_as_a_group_fits_without_it() -> None:
+    bundle = {"CPU": 1.0, "GPU": 1.0}
+    cards = [Gpu(node=node, number=number) for node in (A, B) for number in ("0", "1")]
+    gone = Gpu(node=C, number="0")
+    two, four = holds(bundle, 2, together=True), holds(bundle, 4, together=True)
+    assert held_back(NODES, [*cards, gone], fits=two) == set(cards), "each node has two more"
+    assert held_back(NODES, cards, fits=four) == set(cards[:2]), "then no node has four: B stays whole"
+    assert held_back(NODES, cards, fits=holds(bundle, 8, together=False)) == frozenset()
 
 
 def test_a_group_that_may_span_nodes_counts_them_together() -> None:

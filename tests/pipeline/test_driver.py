@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.board import Place
 from pipeline.driver import StopSignal
-from pipeline.fleet import FinishOrder, RenderOrder, Text
+from pipeline.fleet import FinishOrder, Gpu, RenderOrder, Text
 from pipeline.policy import FREE
 from pipeline.settings import ClusterSettings
 from pipeline.summary import Snapshot
@@ -284,6 +284,8 @@ FAULTS = st.sampled_from(sorted(WHATS)).flatmap(
     a_batch=st.integers(1, 3),
     num_nodes=st.integers(1, 3),
     is_first_bad=st.booleans(),
+    num_gpus=st.integers(0, 3),
+    is_first_gpu_bad=st.booleans(),
     joins_at_s=st.lists(st.integers(0, 60), max_size=2).map(sorted),
     pause_s=st.tuples(st.integers(0, 60), st.integers(0, 30)),
 )
@@ -298,6 +300,8 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
     a_batch: int,
     num_nodes: int,
     is_first_bad: bool,
+    num_gpus: int,
+    is_first_gpu_bad: bool,
     joins_at_s: list[float],
     pause_s: tuple[float, float],
 ) -> None:
@@ -310,6 +314,8 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
         poison={f"clip-{n}" for n in poison},
         nodes=[f"node-{n}" for n in range(num_nodes)],
         bad_nodes={"node-0"} if is_first_bad else (),
+        gpus=num_gpus,
+        bad_gpus={Gpu(node="node-0", number="0")} if is_first_gpu_bad else (),
         joins_at_s=joins_at_s,
     )
     wish = asked_at(fleet, pause=(pause_s[0], pause_s[0] + pause_s[1]))

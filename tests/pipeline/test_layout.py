@@ -1,5 +1,6 @@
 """The size of a group where nobody says it: by the weights' cut, by the cards, one on CPUs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,13 @@ def test_a_size_that_cannot_cut_the_model_is_refused_before_there_is_a_cluster(t
     whole = write_weights(tmp_path, model)
     with pytest.raises(ConfigError, match=r"parallel.tp: .* sizes that work: 1, 2, 4"):
         settle_before(ParallelSettings(tp=8), LocalWeights(whole), model=model)
+
+
+def test_cards_without_8_bit_floats_are_refused_before_any_is_taken() -> None:
+    model = replace(large(), fp8=True)
+    nodes = [{"CPU": 8.0, "accelerator_type:A10G": 1.0}, node("H100"), node("A100-40G")]
+    for parallel in (AUTO, ParallelSettings(tp=4)):
+        with pytest.raises(ConfigError, match="A100-40G cannot multiply 8-bit floats; cards that can: l4, l40s, h100"):
+            settle(parallel, model=model, shapes=shapes(model), device="cuda", nodes=nodes)
+    assert settle(AUTO, model=model, shapes=shapes(model), device="cuda", nodes=nodes[:2]).tp == 1
+    assert settle(AUTO, model=model, shapes=shapes(model), device="cpu", nodes=nodes).tp == 1

@@ -83,6 +83,9 @@ def test_weights_and_config_change_the_hash() -> None:
         model_hash(model, "v"),
         model_hash(replace(model, fps=24), "w"),
         model_hash(replace(model, sampling=replace(model.sampling, flow_shift=4.0)), "w"),
+        model_hash(replace(model, compiled=True), "w"),
+        model_hash(replace(model, compute_dtype="bfloat16"), "w"),
+        model_hash(replace(model, compute_dtype="bfloat16", fp8=True), "w"),
     ]
     assert len({settings_hash(clip, model_hash=each, media=MEDIA) for each in hashes}) == len(hashes)
 

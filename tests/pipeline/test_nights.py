@@ -2,7 +2,7 @@
 
 from pipeline.board import Place
 from pipeline.driver import StopSignal
-from pipeline.fleet import FinishOrder, Order, Refused
+from pipeline.fleet import FinishOrder, Gpu, Order, Refused
 from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
 from pipeline.types import ClipFailure
@@ -33,6 +33,16 @@ def test_a_node_that_fails_everything_gets_nothing_more_and_costs_no_clip() -> N
     assert fleet.avoided == {"bad"}
 
 
+def test_a_gpu_that_fails_everything_gets_nothing_more_and_its_node_goes_on() -> None:
+    bad = Gpu(node="node-0", number="1")
+    fleet = FakeFleet(gpus=4, bad_gpus={bad}, groups_wanted=3)
+    outcome = drive(make_clips(20), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.avoided_gpus == {bad}
+    assert not fleet.avoided
+    assert fleet.given_up == []
+
+
 def test_a_blocked_node_is_used_again_after_a_time() -> None:
     fleet = FakeFleet(nodes=("bad", "good", "fine"), bad_nodes={"bad"}, groups_wanted=3)
     drive(make_clips(40), fleet, retry=RetrySettings(forgive_s=60, max_crew_losses=9))
@@ -58,6 +68,23 @@ def test_a_group_on_a_node_that_joins_is_given_clips() -> None:
     outcome = drive(make_clips(8), fleet)
     assert set(places(outcome).values()) == {Place.SUCCEEDED}
     assert sum(crew_id == "joined-0" for crew_id, _ in fleet.offers) >= 3
+
+
+def test_a_run_starts_no_more_groups_than_it_has_clips_left() -> None:
+    fleet = FakeFleet(groups_wanted=8, joins_at_s=(5,))
+    shown: set[str] = set()
+    drive(make_clips(1), fleet, observe=lambda snapshot: shown.update(each.group_id for each in snapshot.groups))
+    assert [crew_id for crew_id in fleet.starts if fleet.crews()[crew_id] == "render"] == ["render-0"]
+    assert "joined-0" in fleet.crews()
+    assert shown == {"render-0"}
+
+
+def test_a_group_that_was_not_needed_takes_the_place_of_one_that_is_given_up() -> None:
+    fleet = FakeFleet(groups_wanted=3, always_lost={"render-0"})
+    outcome = drive(make_clips(1), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert fleet.given_up == ["render-0"]
+    assert (fleet.starts.count("render-1"), fleet.starts.count("render-2")) == (1, 0)
 
 
 def test_a_run_whose_first_clips_all_fail_stops() -> None:

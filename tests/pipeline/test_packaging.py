@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.packaging import gather_packages
+from pipeline.packaging import PACKAGES, gather_packages
 
 
 def test_the_gathered_folder_runs_by_itself(tmp_path: Path) -> None:
@@ -28,3 +28,13 @@ def test_it_holds_values_and_weights_and_a_name_but_no_compiled_files(tmp_path: 
     (metadata,) = tmp_path.glob("happyhorse-*.dist-info/METADATA")
     assert f"Version: {version('happyhorse')}" in metadata.read_text(encoding="utf-8")
     assert not [*tmp_path.rglob("__pycache__")]
+
+
+def test_it_holds_what_a_wheel_would(tmp_path: Path) -> None:
+    """Hatch takes what git does not ignore."""
+    gather_packages(tmp_path)
+    root = Path(__file__).parents[2]
+    asked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *PACKAGES]
+    listed = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {each for each in found if ".dist-info/" not in each} == set(listed)

@@ -3,7 +3,8 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.policy import Streaks, Strikes, Verdict, judge, places_behind, too_many_failed
+from pipeline.fleet import Gpu
+from pipeline.policy import Blocked, Streaks, Strikes, Verdict, judge, places_behind, too_many_failed
 from pipeline.settings import RetrySettings
 from pipeline.types import ClipFailure, Stage
 
@@ -101,41 +102,81 @@ def struck(*suspects: object, stage: Stage = "render", clock: Clock | None = Non
 
 
 def test_three_different_clips_lost_on_a_node_block_it() -> None:
-    assert struck("a", "b").blocked() == frozenset()
-    assert struck("a", "b", "c").blocked() == {"bad"}
-    assert struck(None, None, None).blocked() == {"bad"}
+    assert struck("a", "b").blocked().nodes == frozenset()
+    assert struck("a", "b", "c").blocked().nodes == {"bad"}
+    assert struck(None, None, None).blocked().nodes == {"bad"}
 
 
 def test_one_clip_strikes_a_node_once() -> None:
-    assert struck("a", "a", "a", "b").blocked() == frozenset()
+    assert struck("a", "a", "a", "b").blocked().nodes == frozenset()
 
 
 def test_stages_count_for_themselves() -> None:
     strikes = struck("a", "b")
     strikes.strike("bad", "finish", "c")
-    strikes.worked("bad", "finish")
-    assert strikes.blocked() == frozenset()
+    strikes.worked(["bad"], "finish")
+    assert strikes.blocked().nodes == frozenset()
     strikes.strike("bad", "render", "c")
-    strikes.worked("bad", "finish")
-    assert strikes.blocked() == {"bad"}
+    strikes.worked(["bad"], "finish")
+    assert strikes.blocked().nodes == {"bad"}
+
+
+CARD, OTHER = Gpu(node="bad", number="3"), Gpu(node="bad", number="0")
+
+
+def test_three_different_clips_lost_on_one_gpu_block_that_gpu_and_not_its_node() -> None:
+    strikes = Strikes(RETRY, clock=Clock())
+    for clip in ("a", "a", "b"):
+        strikes.strike("bad", "render", clip, gpu=CARD)
+    assert strikes.blocked() == Blocked()
+    strikes.strike("bad", "render", "c", gpu=CARD)
+    assert strikes.blocked() == Blocked(gpus=frozenset({CARD}))
+    for clip in ("d", "e"):
+        strikes.strike("bad", "render", clip, gpu=OTHER)
+    assert strikes.blocked().nodes == frozenset()
+    strikes.strike("bad", "render", "f")
+    assert strikes.blocked() == Blocked(nodes=frozenset({"bad"}), gpus=frozenset({CARD}))
+
+
+def test_losses_on_several_gpus_of_a_node_block_the_node() -> None:
+    strikes = Strikes(RETRY, clock=Clock())
+    for number in range(3):
+        strikes.strike("bad", "render", f"clip-{number}", gpu=Gpu(node="bad", number=str(number)))
+    assert strikes.blocked() == Blocked(nodes=frozenset({"bad"}))
+
+
+def test_work_on_one_gpu_takes_no_strike_of_another_back() -> None:
+    clock = Clock()
+    strikes = Strikes(RETRY, clock=clock)
+    for clip in ("a", "b", "c"):
+        strikes.strike("bad", "render", clip, gpu=CARD)
+        strikes.worked(["bad", OTHER], "render")
+    assert strikes.blocked().gpus == {CARD}
+    clock.now_s = RETRY.forgive_s
+    assert strikes.blocked() == Blocked()
+    strikes.strike("bad", "render", "a", gpu=CARD)
+    strikes.strike("bad", "render", "b", gpu=CARD)
+    strikes.worked([CARD], "render")
+    strikes.strike("bad", "render", "c", gpu=CARD)
+    assert strikes.blocked().gpus == frozenset()
 
 
 def test_work_done_takes_one_strike_back() -> None:
     strikes = struck("a", "b")
-    strikes.worked("bad", "render")
+    strikes.worked(["bad"], "render")
     strikes.strike("bad", "render", "c")
-    assert strikes.blocked() == frozenset()
+    assert strikes.blocked().nodes == frozenset()
     strikes.strike("bad", "render", "d")
-    assert strikes.blocked() == {"bad"}
+    assert strikes.blocked().nodes == {"bad"}
 
 
 def test_strikes_are_forgiven_after_a_time() -> None:
     clock = Clock()
     strikes = struck("a", "b", "c", clock=clock)
     clock.now_s = RETRY.forgive_s - 1
-    assert strikes.blocked() == {"bad"}
+    assert strikes.blocked().nodes == {"bad"}
     clock.now_s += 1
-    assert strikes.blocked() == frozenset()
+    assert strikes.blocked().nodes == frozenset()
 
 
 @pytest.mark.parametrize(

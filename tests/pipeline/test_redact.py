@@ -5,7 +5,7 @@ import time
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.images.access import ImageAccess
+from pipeline.inputs.access import InputAccess
 from pipeline.redact import address_problem, redacted
 from pipeline.store import StorageSettings
 
@@ -42,7 +42,7 @@ def test_long_texts_take_no_longer_than_their_length(piece: str) -> None:
 
 def test_settings_hold_no_secrets() -> None:
     with pytest.raises(ConfigError, match=r"images\.roots: s3://\*\*\*@bucket/x holds a secret") as caught:
-        ImageAccess(roots=("s3://me:5ec2e7@bucket/x",))
+        InputAccess(roots=("s3://me:5ec2e7@bucket/x",))
     assert "5ec2e7" not in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         StorageSettings(endpoint_url="http://me:5ec2e7@host:9000")

@@ -21,6 +21,7 @@ METADATA = {
         "name": {"type": "string", "maxLength": 47, "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"},
         "namespace": {"type": "string"},
         "labels": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 63}},
+        "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
 

@@ -4,7 +4,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.errors import ConfigError
-from pipeline.kuberay.applying import KubernetesError, apply_object
+from pipeline.again import Asked
+from pipeline.errors import ConfigError, LeaseHeld
+from pipeline.kuberay.applying import Given, KubernetesError, apply_object, create_job
 from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job
 from pipeline.kuberay.settings import KubernetesSettings
-from tests.pipeline.kuberay.crds import problems
+from tests.pipeline.kuberay.crds import folder, problems
 
 WORK = Work(words=("render",), gpus=2, versions=Versions(happyhorse="0.1.0", ray="2.60.0"))
 JOB = ray_job(KubernetesSettings(), WORK, name="happyhorse-x")
 CRON = ray_cron_job(KubernetesSettings(), WORK, name="happyhorse-n", schedule="0 22 * * *", timezone="UTC")
+ASKED = Asked(name="happyhorse-x", mark="a table", left=0)
 ROOM = "/apis/ray.io/v1/namespaces/default"
 
 
@@ -51,6 +53,13 @@ def handler_of(state: Kubernetes) -> type[BaseHTTPRequestHandler]:
                 state.objects[key] = body
                 self._answer(201, body)
 
+        def do_GET(self) -> None:
+            found = state.objects.get(self.path.partition("?")[0])
+            if found is None or state.refusal:
+                self._say(*(state.refusal or (404, "NotFound")))
+            else:
+                self._answer(200, found)
+
         def do_PATCH(self) -> None:
             assert self.headers["Content-Type"] == "application/merge-patch+json"
             state.objects[self.path.partition("?")[0]].update(self._body())
@@ -78,7 +87,8 @@ def handler_of(state: Kubernetes) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
-    """With a kubeconfig that leads to it."""
+    """With a kubeconfig that leads to it. Skips where there are no schemas for it to check with."""
+    folder()
     state = Kubernetes()
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
     state.port = http.server_address[1]
@@ -104,16 +114,48 @@ def write_kubeconfig(folder: Path, port: int) -> Path:
 
 
 def test_a_job_is_created_once(server: Kubernetes) -> None:
-    assert apply_object(JOB) == "created"
-    assert server.objects == {f"{ROOM}/rayjobs/happyhorse-x": JOB}
-    assert apply_object(JOB) == "there"
+    assert create_job(JOB, ASKED) == Given(name="happyhorse-x", how="created")
+    (kept,) = server.objects.values()
+    assert kept["spec"] == JOB["spec"]
+    assert kept["metadata"] == JOB["metadata"] | {"annotations": {"happyhorse/asked": "a table"}}
+    assert create_job(JOB, ASKED) == Given(name="happyhorse-x", how="there", status="new")
+    assert [*server.objects] == [f"{ROOM}/rayjobs/happyhorse-x"]
     assert server.tokens == {"Bearer sesame"}
 
 
+@pytest.mark.parametrize(
+    ("status", "asked", "how", "name"),
+    [
+        (("Running", "RUNNING"), ASKED, "there", "happyhorse-x"),
+        (("Retrying", "FAILED"), ASKED, "there", "happyhorse-x"),  # in a new cluster
+        (("Complete", "SUCCEEDED"), ASKED, "there", "happyhorse-x"),
+        (("Complete", "SUCCEEDED"), replace(ASKED, left=2), "created", "happyhorse-x-2"),  # clips failed
+        (("Complete", "SUCCEEDED"), replace(ASKED, mark="another table"), "created", "happyhorse-x-2"),
+        (("Failed", "FAILED"), ASKED, "created", "happyhorse-x-2"),
+    ],
+)
+def test_what_follows_a_job_of_the_same_day(
+    server: Kubernetes, status: tuple[str, str], asked: Asked, how: str, name: str
+) -> None:
+    create_job(JOB, ASKED)
+    kept = server.objects[f"{ROOM}/rayjobs/happyhorse-x"]
+    kept["status"] = dict(zip(("jobDeploymentStatus", "jobStatus"), status, strict=True))
+    given = create_job(JOB, asked)
+    assert (given.how, given.name) == (how, name)
+    assert f"{ROOM}/rayjobs/{name}" in server.objects
+
+
+def test_another_table_waits_for_the_job_that_is_at_work(server: Kubernetes) -> None:
+    create_job(JOB, ASKED)
+    with pytest.raises(LeaseHeld, match=r"job happyhorse-x is at work \(new\) with another table or other settings"):
+        create_job(JOB, replace(ASKED, mark="another table"))
+    assert len(server.objects) == 1
+
+
 def test_a_cron_job_is_brought_up_to_date(server: Kubernetes) -> None:
-    assert apply_object(CRON) == "created"
+    assert apply_object(CRON).how == "created"
     later = {**CRON, "spec": {**CRON["spec"], "schedule": "30 23 * * *"}}
-    assert apply_object(later) == "updated"
+    assert apply_object(later) == Given(name="happyhorse-n", how="updated")
     assert server.objects[f"{ROOM}/raycronjobs/happyhorse-n"]["spec"]["schedule"] == "30 23 * * *"
 
 
@@ -128,30 +170,30 @@ def test_a_cron_job_is_brought_up_to_date(server: Kubernetes) -> None:
 def test_what_kubernetes_refuses_is_one_line(server: Kubernetes, refusal: tuple[int, str], said: str) -> None:
     server.refusal = refusal
     with pytest.raises(KubernetesError, match=said) as caught:
-        apply_object(JOB)
+        create_job(JOB, ASKED)
     assert "\n" not in str(caught.value)
 
 
 def test_a_field_that_it_does_not_know_is_refused_and_not_dropped(server: Kubernetes) -> None:
     with pytest.raises(KubernetesError, match="422"):
-        apply_object({**JOB, "spec": {**JOB["spec"], "backofLimit": 2}})
+        create_job({**JOB, "spec": {**JOB["spec"], "backofLimit": 2}}, ASKED)
 
 
 def test_a_cluster_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, 9)))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(KubernetesError, match="Kubernetes cannot be reached"):
-        apply_object(JOB)
+        create_job(JOB, ASKED)
 
 
 def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigError, match=r"no kubeconfig to reach Kubernetes with: .*; dry_run=true prints"):
-        apply_object(JOB)
+        create_job(JOB, ASKED)
 
 
 def test_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     with pytest.raises(ConfigError, match=r"pip install 'happyhorse\[kubernetes\]'"):
-        apply_object(JOB)
+        create_job(JOB, ASKED)

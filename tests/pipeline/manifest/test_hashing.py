@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.ledger import settings_hash
 from pipeline.manifest.hashing import settings_hasher
-from pipeline.types import ImageRef
+from pipeline.types import ImageRef, SoundRef
 from tests.clips import MEDIA, make_clip
 
 MODEL_HASH = "m%s" * 5
@@ -19,7 +19,9 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 def changes(draw: st.DrawFn) -> dict[str, Any]:
     identity = draw(st.none() | TEXTS)
     image = None if identity is None else ImageRef(uri="a", data=None, identity=identity, height=300, width=400)
+    sound = draw(st.none() | TEXTS)
     return {
+        "audio_in": None if sound is None else SoundRef(uri="a", data=None, identity=sound, seconds=3.0),
         "prompt": draw(TEXTS),
         "negative_prompt": draw(st.none() | TEXTS),
         "image": image,

@@ -70,7 +70,7 @@ CELLS: list[tuple[str, Any, str]] = [
     (
         "audio_in",
         "song.wav",
-        "row 1, column audio_in: got 'song.wav', expected nothing: model small cannot render to a given sound",
+        "row 1, column audio_in: got 'song.wav', expected a file that is there (FOLDER/song.wav is not)",
     ),
     (
         "image",

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.images.access import ImageAccess
-from pipeline.images.reading import load_image
+from pipeline.inputs.access import InputAccess
+from pipeline.inputs.images import load_image
 from pipeline.manifest.cells import COLUMNS
 from pipeline.manifest.ids import MAX_SEED, SAFE_ID, default_seed
 from pipeline.manifest.said import said_row
@@ -178,7 +178,7 @@ def test_a_manifest_and_its_images_in_a_bucket(tmp_path: Path, request: pytest.F
     image = manifest.clips[0].image
     assert image is not None
     assert image.uri == f"{bucket}/a b/img/red.png"
-    assert load_image(image, storage=STORAGE, access=ImageAccess(roots=(bucket,))) == picture()
+    assert load_image(image, storage=STORAGE, access=InputAccess(roots=(bucket,))) == picture()
     assert list(read(f"{bucket}/a b").clips) == list(read(f"{bucket}/a b/").clips) == list(manifest.clips)
     (line,) = findings(f"{bucket}/a b/gone.parquet")
     assert "no such file" in line
@@ -229,7 +229,7 @@ def test_what_is_kept_of_a_row_is_small_and_right(tmp_path: Path) -> None:
     assert (index.has_image.tolist(), index.audio.tolist()) == ([False, False, True], [True, False, True])
     assert (index.priorities.tolist(), index.steps.tolist()) == ([0, 3, -1], [32, 5, 32])
     assert index.text_tokens.tolist() == [1, 300, 1]
-    assert manifest.images[0].data is None
+    assert manifest.given.images[0].data is None
     assert clips[2].image is not None
     assert clips[2].image.data == picture(400, 400), "read again from the row"
 

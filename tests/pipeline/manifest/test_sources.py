@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ManifestError, StoreError
+from pipeline.manifest.sources import from_anywhere
 from pipeline.manifest.tables import RowFinder, open_source
 from pipeline.store import open_store
 from tests.manifests import STORAGE, findings, picture, read, table_of, write
@@ -38,6 +39,23 @@ def test_a_file_with_a_comma_in_its_name_wins(tmp_path: Path) -> None:
     both = put(tmp_path / "a,b.parquet", {"prompt": ["right"]})
     assert prompts(both) == ["right"]
     assert prompts(f"{tmp_path}/a?b.parquet,{tmp_path}/a") == ["right", "wrong"]
+
+
+@pytest.mark.parametrize("address", ["m.parquet", "more", "more/*.parquet", "m.parquet, more/b.parquet", "a,b.parquet"])
+def test_an_address_that_was_written_down_leads_to_the_same_files_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    for name in ("m.parquet", "more/b.parquet", "a,b.parquet"):
+        put(tmp_path / name, {"prompt": [name]})
+    monkeypatch.chdir(tmp_path)
+    here = prompts(address)
+    written = from_anywhere(address, storage=STORAGE)
+    monkeypatch.chdir("/")
+    assert prompts(written) == here
+
+
+def test_an_address_in_a_bucket_is_the_same_everywhere() -> None:
+    assert from_anywhere("s3://studio/a/*.parquet", storage=STORAGE) == "s3://studio/a/*.parquet"
 
 
 def test_relative_images_are_below_their_own_files_folder(tmp_path: Path) -> None:

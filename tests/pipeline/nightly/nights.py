@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.board import Place
 from pipeline.driver import Driver, Oversight, StopSignal
-from pipeline.errors import Finding, LeaseHeld, ManifestError, OutputPaused, StoreError
+from pipeline.errors import ClusterError, Finding, LeaseHeld, ManifestError, OutputPaused, RenderError, StoreError
 from pipeline.fleet import Event, Order, RenderOrder
 from pipeline.nightly.agenda import Work
 from pipeline.nightly.channels import Channel, NotDelivered, Unsure
@@ -35,6 +35,7 @@ from tests.models import small_model
 
 STARTUP_S = 120.0
 QUARTER_S = 15.0  # how often a simulated driver looks around, where a real one does so four times a second
+BREAKAGES = [StoreError("cannot write: no space left"), ClusterError("no Ray cluster at 10.0.0.1:6379: refused")]
 LATE = timedelta(seconds=QUARTER_S)  # at most, after its window
 
 
@@ -99,6 +100,7 @@ class SimRenderer:
     paused: set[str] = field(default_factory=set)
     canceled: set[str] = field(default_factory=set)  # as soon as a clip is done
     breaks: Counter[str] = field(default_factory=Counter)  # name -> how often the environment stops it
+    breakage: RenderError = field(default_factory=lambda: StoreError("cannot write: no space left"))
     unmeasured: set[str] = field(default_factory=set)
     gpus: int = 8
     looked: Counter[str] = field(default_factory=Counter)
@@ -132,7 +134,7 @@ class SimRenderer:
             raise OutputPaused(f"{found.name} was paused by ann: nothing was started")
         if self.breaks[found.name]:
             self.breaks[found.name] -= 1
-            raise StoreError("cannot write: no space left")
+            raise self.breakage
         began, rows, recorder = self.clock.now(), read_rows(found), self.memory.of(found.name)
         clips = [
             make_clip(clip_id, row=n)

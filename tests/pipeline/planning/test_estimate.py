@@ -8,7 +8,7 @@ from model.config import ModelConfig
 from model.placing import Placing
 from model.shapes import clip_shape
 from pipeline.errors import ConfigError
-from pipeline.manifest.index import NO_IMAGE, IndexBuilder, index_of
+from pipeline.manifest.index import NO_INPUT, IndexBuilder, index_of
 from pipeline.planning.cards import CARDS
 from pipeline.planning.estimate import SETUP_S, Target, alike, estimate
 from pipeline.planning.history import Hardware, Kind, KindTimes, RunHistory
@@ -160,7 +160,13 @@ def test_one_clip_is_one_clip() -> None:
 def test_a_kind_costs_the_same_before_and_after_its_clips_are_done() -> None:
     builder = IndexBuilder()
     for row, text_tokens in enumerate((3, 40)):
-        builder.add(make_clip(str(row), row=row), settings_hash="0" * 16, image_code=NO_IMAGE, text_tokens=text_tokens)
+        builder.add(
+            make_clip(str(row), row=row),
+            settings_hash="0" * 16,
+            image_code=NO_INPUT,
+            sound_code=NO_INPUT,
+            text_tokens=text_tokens,
+        )
     index = builder.build()
     found = [planned_clips(index, small_model(), done=done, negative_tokens=7) for done in ((), (0,), (1,), (0, 1))]
     assert len({each.kinds[0].text_tokens for each in found}) == 1
@@ -205,9 +211,19 @@ def test_a_size_that_does_not_fit_the_card_gets_no_times_and_says_what_fits() ->
     found = estimate(large(), [], Target(card="a10g", tp=1, gpus=8, price=2.0))
     assert (found.basis, found.fit, found.tp) == ("none", "no", 1)
     assert (found.seconds, found.low_s, found.gpu_hours, found.cost) == (None, None, None, None)
-    assert "magihuman_1080p does not fit a10g at tp=1, which needs 72.8 GB" in found.notes[0]
+    assert "magihuman_1080p does not fit a10g at tp=1, which needs 72.5 GB" in found.notes[0]
     assert "a10g holds it at tp=8" in found.notes[0]
     assert "cards that hold tp=1: a100, h100, h200" in found.notes[0]
+
+
+def test_8_bit_floats_fit_no_card_that_cannot_multiply_them() -> None:
+    model = load_model("magihuman_distill", "model.fp8=true")
+    kind = Kind(resolution="256P", ratio="16:9", duration_s=5, steps=8, guided=False, image=False)
+    found = {card: estimate(planned((kind, 1), model=model), [], Target(card=card)) for card in ("a100", "l40s")}
+    assert (found["a100"].fit, found["l40s"].fit, found["l40s"].tp) == ("no", "fits", 1)
+    assert found["a100"].notes[0] == (
+        "model.fp8: a100 cannot multiply 8-bit floats; cards that can: l4, l40s, h100, h200"
+    )
 
 
 def test_what_fits_only_if_activations_are_no_larger_than_said_is_tight() -> None:
@@ -215,7 +231,7 @@ def test_what_fits_only_if_activations_are_no_larger_than_said_is_tight() -> Non
     tight, roomy = found, estimate(large(), [], Target(card="h200", tp=1))
     assert (tight.fit, roomy.fit) == ("tight", "fits")
     assert tight.seconds is not None
-    assert any(note.startswith("tight: tp=1 needs 72.8 GB") for note in tight.notes)
+    assert any(note.startswith("tight: tp=1 needs 72.5 GB") for note in tight.notes)
     assert not any("tight" in note for note in roomy.notes)
 
 

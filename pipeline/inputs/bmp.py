@@ -2,7 +2,7 @@
 
 import struct
 
-from pipeline.images.header import BadImage, Header, Source, Whole, damaged, exactly, trailing
+from pipeline.inputs.header import BadInput, Header, Source, Whole, damaged, exactly, trailing
 
 KIND = "BMP"
 SIGNS = (b"BM",)
@@ -12,7 +12,7 @@ DEPTHS = (1, 4, 8, 16, 24, 32)
 
 
 def read_header(source: Source) -> Header:
-    """BadImage also if the pixels that it promises are not there."""
+    """BadInput also if the pixels that it promises are not there."""
     lead = exactly(source, 0, 26, KIND)
     start, length = struct.unpack_from("<II", lead, 10)
     if length == OLD:
@@ -22,7 +22,7 @@ def read_header(source: Source) -> Header:
     else:
         raise damaged(KIND, "no such header")
     if packing > MASKED or depth not in DEPTHS:
-        raise BadImage(f"a {KIND} of a rare kind (type {packing}, {depth} bits)", "a plain one")
+        raise BadInput(f"a {KIND} of a rare kind (type {packing}, {depth} bits)", "a plain one")
     height = abs(height)  # negative: from the top down
     row = (width * depth + 31) // 32 * 4
     if width <= 0 or (packing in (PLAIN, MASKED) and start + row * height > source.size_bytes):

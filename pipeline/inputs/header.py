@@ -20,7 +20,7 @@ XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 WHOLE = "a whole one"
 
 
-class BadImage(RenderError):
+class BadInput(RenderError):
     """An image that cannot be used, as the two halves of a finding."""
 
     def __init__(self, got: str, expected: str) -> None:
@@ -65,28 +65,28 @@ class Header:
 
 
 def exactly(source: Source, start: int, count: int, kind: str) -> bytes:
-    """`count` bytes. BadImage if the image ends before."""
+    """`count` bytes. BadInput if the image ends before."""
     data = source.read(start, start + count)
     if len(data) != count:
         raise damaged(kind, f"it ends after {source.size_bytes} bytes")
     return data
 
 
-def damaged(kind: str, why: str) -> BadImage:
-    return BadImage(f"a {kind} that is cut off or damaged ({why})", WHOLE)
+def damaged(kind: str, why: str) -> BadInput:
+    return BadInput(f"a {kind} that is cut off or damaged ({why})", WHOLE)
 
 
-def trailing(kind: str, count: int) -> BadImage:
+def trailing(kind: str, count: int) -> BadInput:
     """What follows a picture's end may be a program or an archive: pictures do not need it."""
-    return BadImage(f"a {kind} with {count} bytes after its end", "nothing there (save it again to be rid of it)")
+    return BadInput(f"a {kind} with {count} bytes after its end", "nothing there (save it again to be rid of it)")
 
 
-def moving(kind: str) -> BadImage:
-    return BadImage(f"a moving {kind}", "a still picture")
+def moving(kind: str) -> BadInput:
+    return BadInput(f"a moving {kind}", "a still picture")
 
 
 def is_lying(exif: bytes, xmp: bytes, kind: str) -> bool:
-    """Whether height and width are swapped when shown: EXIF's word, else XMP's. BadImage if the EXIF is none."""
+    """Whether height and width are swapped when shown: EXIF's word, else XMP's. BadInput if the EXIF is none."""
     orientation = _exif_orientation(exif, kind) if exif else None
     if orientation is None:
         found = XMP_ORIENTATION.search(xmp)
@@ -113,10 +113,10 @@ def _exif_orientation(exif: bytes, kind: str) -> int | None:
 
 
 def check_unpacks(packed: bytes, kind: str) -> None:
-    """BadImage if metadata unpacks to more than 1 MB; no more than that is ever unpacked."""
+    """BadInput if metadata unpacks to more than 1 MB; no more than that is ever unpacked."""
     try:
         size = len(zlib.decompressobj().decompress(packed, MAX_METADATA + 1))
     except zlib.error:
         return  # Pillow ignores it
     if size > MAX_METADATA:
-        raise BadImage(f"a {kind} with metadata that unpack to more than 1 MB", "less of them")
+        raise BadInput(f"a {kind} with metadata that unpack to more than 1 MB", "less of them")

@@ -7,8 +7,8 @@ from types import ModuleType
 
 from PIL import Image
 
-from pipeline.images import bmp, jpeg, png, webp
-from pipeline.images.header import BadImage, Source, Whole
+from pipeline.inputs import bmp, jpeg, png, webp
+from pipeline.inputs.header import BadInput, Source, Whole
 
 MIN_SIDE = 300
 MAX_RATIO = 2.5
@@ -30,7 +30,7 @@ NAMES = "JPEG, PNG, WebP or BMP"
 
 
 def check_image(source: Source) -> tuple[int, int]:
-    """Height and width as shown. BadImage if it is of no known kind, too large or small, or does not end as it should.
+    """Height and width as shown. BadInput if it is of no known kind, too large or small, or does not end as it should.
 
     Of a `Whole` every part is looked at; of others only the header and the end.
     """
@@ -47,18 +47,18 @@ def check_image(source: Source) -> tuple[int, int]:
 
 def check_bytes(size_bytes: int) -> None:
     if size_bytes > MAX_BYTES:
-        raise BadImage(f"{size_bytes / 1e6:.1f} MB", f"at most {MAX_BYTES // 1_000_000} MB")
+        raise BadInput(f"{size_bytes / 1e6:.1f} MB", f"at most {MAX_BYTES // 1_000_000} MB")
 
 
 def check_opens(data: bytes, *, height: int, width: int) -> None:
-    """BadImage if Pillow sees another picture in the bytes than we do, or none. It decodes nothing yet."""
+    """BadInput if Pillow sees another picture in the bytes than we do, or none. It decodes nothing yet."""
     try:
         with Image.open(io.BytesIO(data), formats=[_kind(Whole(data)).KIND.upper()]) as image:
             size = image.size
     except PILLOW_ERRORS as error:
-        raise BadImage(f"{len(data)} bytes that do not open ({error})", "a whole image") from error
+        raise BadInput(f"{len(data)} bytes that do not open ({error})", "a whole image") from error
     if size not in ((width, height), (height, width)):
-        raise BadImage(f"a picture of {size[0]}x{size[1]} pixels", f"{width}x{height} as its header says")
+        raise BadInput(f"a picture of {size[0]}x{size[1]} pixels", f"{width}x{height} as its header says")
 
 
 def _kind(source: Source) -> ModuleType:
@@ -66,14 +66,14 @@ def _kind(source: Source) -> ModuleType:
     for kind in KINDS:
         if lead.startswith(kind.SIGNS) and (kind is not webp or lead[8:] == b"WEBP"):
             return kind
-    raise BadImage(f"{source.size_bytes} bytes of no known kind", f"a {NAMES}")
+    raise BadInput(f"{source.size_bytes} bytes of no known kind", f"a {NAMES}")
 
 
 def _check_size(*, height: int, width: int) -> None:
     got = f"{width}x{height} pixels"
     if width * height > MAX_PIXELS:
-        raise BadImage(got, f"at most {MAX_PIXELS // 1_000_000} megapixels")
+        raise BadInput(got, f"at most {MAX_PIXELS // 1_000_000} megapixels")
     if min(height, width) < MIN_SIDE:
-        raise BadImage(got, f"at least {MIN_SIDE} pixels a side")
+        raise BadInput(got, f"at least {MIN_SIDE} pixels a side")
     if max(height, width) > MAX_RATIO * min(height, width):
-        raise BadImage(got, f"a ratio of width to height from 1:{MAX_RATIO} to {MAX_RATIO}:1")
+        raise BadInput(got, f"a ratio of width to height from 1:{MAX_RATIO} to {MAX_RATIO}:1")

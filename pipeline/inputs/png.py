@@ -3,7 +3,7 @@
 import struct
 import zlib
 
-from pipeline.images.header import BadImage, Header, Source, check_unpacks, damaged, exactly, is_lying, moving, trailing
+from pipeline.inputs.header import BadInput, Header, Source, check_unpacks, damaged, exactly, is_lying, moving, trailing
 
 KIND = "PNG"
 SIGNS = (b"\x89PNG\r\n\x1a\n",)
@@ -52,7 +52,7 @@ def check_whole(data: bytes) -> None:
                 raise trailing(KIND, len(data) - stop)
             return
         at = stop
-    raise BadImage(f"a {KIND} of more than {MAX_ALL_CHUNKS} chunks", "fewer of them")
+    raise BadInput(f"a {KIND} of more than {MAX_ALL_CHUNKS} chunks", "fewer of them")
 
 
 def _chunk(source: Source, at: int) -> tuple[bytes, int]:
@@ -73,7 +73,7 @@ def _metadata(source: Source, at: int) -> tuple[bytes, bytes]:
             raise damaged(KIND, "it holds no picture")
         if kind in (*PACKED, b"eXIf"):
             if length > MAX_READ:
-                raise BadImage(f"a {KIND} with {length} bytes of metadata in one piece", f"at most {MAX_READ}")
+                raise BadInput(f"a {KIND} with {length} bytes of metadata in one piece", f"at most {MAX_READ}")
             data = exactly(source, at + 8, length, KIND)
             _check_packed(kind, memoryview(data))
             exif = data if kind == b"eXIf" else exif
@@ -83,7 +83,7 @@ def _metadata(source: Source, at: int) -> tuple[bytes, bytes]:
 
 
 def _check_packed(kind: bytes, data: memoryview) -> None:
-    """BadImage if a chunk of metadata unpacks to too much. A name comes first, then flags, then what is packed."""
+    """BadInput if a chunk of metadata unpacks to too much. A name comes first, then flags, then what is packed."""
     if kind not in PACKED:
         return
     _, _, rest = bytes(data).partition(b"\0")

@@ -3,7 +3,7 @@
 import re
 import struct
 
-from pipeline.images.header import BadImage, Header, Source, Whole, damaged, exactly, is_lying, trailing
+from pipeline.inputs.header import BadInput, Header, Source, Whole, damaged, exactly, is_lying, trailing
 
 KIND = "JPEG"
 SIGNS = (b"\xff\xd8\xff",)
@@ -74,7 +74,7 @@ def _frame(source: Source, code: int, start: int, *, lying: bool) -> Header:
     depth, height, width, channels = struct.unpack(">BHHB", exactly(source, start, 6, KIND))
     if code not in FRAMES or depth != 8 or channels not in (1, 3, 4):
         expected = "a baseline or progressive one, 8 bits deep, grey, colour or CMYK"
-        raise BadImage(f"a {KIND} of a rare kind (type {code - 0xC0}, {depth} bits, {channels} channels)", expected)
+        raise BadInput(f"a {KIND} of a rare kind (type {code - 0xC0}, {depth} bits, {channels} channels)", expected)
     return Header(height=height, width=width, lying=lying)
 
 
@@ -90,7 +90,7 @@ def _picture_end(data: bytes, at: int) -> int:
         if code == SCAN:
             scans += 1
             if scans > MAX_SCANS:
-                raise BadImage(f"a {KIND} of more than {MAX_SCANS} scans", "fewer of them")
+                raise BadInput(f"a {KIND} of more than {MAX_SCANS} scans", "fewer of them")
             found = MARKER.search(data, at)
             if found is None:
                 raise damaged(KIND, "it has no end")

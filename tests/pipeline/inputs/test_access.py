@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ClipError, ConfigError
-from pipeline.images.access import ImageAccess, LocalFile, StoredObject, absolute, locate
-from pipeline.images.reading import BadImage, ImageReader, load_image
+from pipeline.inputs.access import InputAccess, LocalFile, StoredObject, absolute, locate
+from pipeline.inputs.images import BadInput, ImageReader, load_image
 from pipeline.types import ImageRef
 from tests.manifests import STORAGE, findings, only, picture, read, write
 
-ROOTS = ImageAccess(roots=("/data/in", "/other/", "s3://bucket/in", "gs://bucket"), hosts=("cdn.example.com",))
+ROOTS = InputAccess(roots=("/data/in", "/other/", "s3://bucket/in", "gs://bucket"), hosts=("cdn.example.com",))
 
 
 def where(address: str) -> LocalFile | StoredObject | str:
@@ -67,7 +67,7 @@ def test_addresses_that_are_refused(address: str) -> None:
         place = locate(absolute(address, "/data/in"), ROOTS) if "://" not in address else None
         assert place is None or (isinstance(place, LocalFile) and place.real.startswith("/data/in/"))
         return
-    with pytest.raises(BadImage):
+    with pytest.raises(BadInput):
         where(address)
 
 
@@ -81,14 +81,14 @@ def test_a_secret_in_an_address_is_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["*", "*.example.com", "http://a", "a/b", "a b", "", "a:b", "user@a", "a:123456"])
 def test_hosts_that_are_no_hosts(host: str) -> None:
     with pytest.raises(ConfigError, match=r"images\.hosts"):
-        ImageAccess(hosts=(host,))
+        InputAccess(hosts=(host,))
 
 
 def test_times_are_above_zero() -> None:
     with pytest.raises(ConfigError, match=r"images\.connect_timeout_s is 0, expected more than 0"):
-        ImageAccess(connect_timeout_s=0)
+        InputAccess(connect_timeout_s=0)
     with pytest.raises(ConfigError, match=r"images\.timeout_s is -1, expected more than 0"):
-        ImageAccess(timeout_s=-1)
+        InputAccess(timeout_s=-1)
 
 
 def test_a_listed_folder_is_read_too(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_a_listed_folder_is_read_too(tmp_path: Path) -> None:
         tmp_path / "in", {"prompt": ["a"] * 3, "image": ["../shared/a.png", f"{tmp_path}/shared/a.png"] * 1 + [None]}
     )
     assert len(findings(path)) == 2
-    access = ImageAccess(roots=(str(tmp_path / "shared"),))
+    access = InputAccess(roots=(str(tmp_path / "shared"),))
     manifest = read(path, access=access)
     assert {clip.image.uri for clip in manifest.clips if clip.image} == {f"{tmp_path}/shared/a.png"}
 
 
 def worker_says(ref: ImageRef, *roots: Path | str) -> str:
     with pytest.raises(ClipError) as caught:
-        load_image(ref, storage=STORAGE, access=ImageAccess(roots=tuple(map(str, roots))))
+        load_image(ref, storage=STORAGE, access=InputAccess(roots=tuple(map(str, roots))))
     return str(caught.value)
 
 
@@ -117,7 +117,7 @@ def test_a_worker_holds_to_the_rules_itself(tmp_path: Path) -> None:
     clip = only(read(write(tmp_path / "in", {"prompt": ["a"], "image": ["a.png"]})))
     assert clip.image is not None
     ref = clip.image
-    assert load_image(ref, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path / "in"),))) == picture()
+    assert load_image(ref, storage=STORAGE, access=InputAccess(roots=(str(tmp_path / "in"),))) == picture()
     for roots in ((), (tmp_path / "other",), ("s3://bucket/in",)):
         assert "expected a file below" in worker_says(ref, *roots)
     for uri in ("/etc/passwd", "file:///etc/passwd", f"{tmp_path}/in/../a.png", "http://127.0.0.1:1/a", "s3://b/a.png"):
@@ -172,4 +172,4 @@ def test_images_of_several_folders(tmp_path: Path) -> None:
     assert [each.uri for each in found.values() if isinstance(each, ImageRef)] == [
         f"{tmp_path}/{n}/a.png" for n in ("one", "two")
     ]
-    assert isinstance(found["../three/a.png"], BadImage)
+    assert isinstance(found["../three/a.png"], BadInput)

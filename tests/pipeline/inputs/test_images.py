@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ClipError
-from pipeline.images.access import ImageAccess
-from pipeline.images.reading import BadImage, ImageReader, load_image
+from pipeline.inputs.access import InputAccess
+from pipeline.inputs.images import BadInput, ImageReader, load_image
 from pipeline.store import open_store
 from pipeline.types import ImageRef
 from tests.image_server import body, in_turn, serve
@@ -28,7 +28,7 @@ def test_an_image_is_found_beside_the_manifest_and_decides_the_ratio(tmp_path: P
     assert clip.image is not None
     assert (clip.image.height, clip.image.width, clip.image.data) == (500, 300, None)
     assert clip.image.uri == f"{tmp_path}/first frames/图 1#.png"
-    assert load_image(clip.image, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path),))) == picture(300, 500)
+    assert load_image(clip.image, storage=STORAGE, access=InputAccess(roots=(str(tmp_path),))) == picture(300, 500)
 
 
 @pytest.mark.parametrize("kind", ["path only", "bytes only", "bytes and path"])
@@ -43,7 +43,7 @@ def test_an_image_of_the_manifest_itself(tmp_path: Path, kind: str) -> None:
     clip = only(read(write(tmp_path, {"prompt": ["a"], "image": pa.array([cell], type_of)})))
     assert clip.image is not None
     assert (clip.image.data is None) == (kind == "path only")
-    assert load_image(clip.image, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path),))) == picture()
+    assert load_image(clip.image, storage=STORAGE, access=InputAccess(roots=(str(tmp_path),))) == picture()
 
 
 def test_an_image_struct_of_two_nulls_is_no_image(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_an_image_that_changed_after_the_manifest_was_read(tmp_path: Path) -> No
     assert clip.image is not None
     (tmp_path / "a.png").write_bytes(picture(compress_level=0))  # of the same size in pixels
     with pytest.raises(ClipError, match=r"a\.png has changed since the manifest was read"):
-        load_image(clip.image, storage=STORAGE, access=ImageAccess(roots=(str(tmp_path),)))
+        load_image(clip.image, storage=STORAGE, access=InputAccess(roots=(str(tmp_path),)))
 
 
 def test_an_images_content_is_part_of_identity_and_its_name_is_not(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_images_in_a_bucket_are_looked_at_by_ranges(bucket: str) -> None:
     found = reader.read_all([*contents, "gone.png", "../in/large.png", "../secret.png", f"{bucket}/in/small.png"])
     good = {name for name, each in found.items() if isinstance(each, ImageRef)}
     assert good == {"small.png", "large.png", "large.jpg", "../in/large.png", f"{bucket}/in/small.png"}
-    said = {name: str(each) for name, each in found.items() if isinstance(each, BadImage)}
+    said = {name: str(each) for name, each in found.items() if isinstance(each, BadInput)}
     assert said["cut.png"].startswith("got 'cut.png', a PNG that is cut off or damaged")
     assert said["trailing.jpg"].startswith(
         "got 'trailing.jpg', a JPEG that is cut off or damaged (or something follows"
@@ -177,7 +177,7 @@ def test_images_in_a_bucket_are_looked_at_by_ranges(bucket: str) -> None:
     for name in sorted(map(str, good)):
         ref = found[name]
         assert isinstance(ref, ImageRef)
-        access = ImageAccess(roots=(f"{bucket}/in",))
+        access = InputAccess(roots=(f"{bucket}/in",))
         assert load_image(ref, storage=STORAGE, access=access) == contents[name.rpartition("/")[2]]
         assert ref.identity.startswith("etag ")
 
@@ -191,7 +191,7 @@ def test_an_image_in_a_bucket_that_is_replaced(bucket: str) -> None:
     for change in (lambda: store.put("a.png", picture(301, 300)), lambda: store.delete("a.png")):
         change()
         with pytest.raises(ClipError, match=r"in/a\.png has changed since the manifest was read"):
-            load_image(ref, storage=STORAGE, access=ImageAccess(roots=(bucket,)))
+            load_image(ref, storage=STORAGE, access=InputAccess(roots=(bucket,)))
 
 
 def test_an_archive_in_disguise_is_found_by_the_worker(bucket: str) -> None:
@@ -201,7 +201,7 @@ def test_an_archive_in_disguise_is_found_by_the_worker(bucket: str) -> None:
     ref = ImageReader([f"{bucket}/in"], storage=STORAGE).read_all(["a.png"])["a.png"]
     assert isinstance(ref, ImageRef)
     with pytest.raises(ClipError, match="a PNG with 23 bytes after its end"):
-        load_image(ref, storage=STORAGE, access=ImageAccess(roots=(bucket,)))
+        load_image(ref, storage=STORAGE, access=InputAccess(roots=(bucket,)))
 
 
 def test_an_image_from_the_web(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_an_image_from_the_web(tmp_path: Path) -> None:
         url = server.url("/a.png?X-Amz-Signature=5ec2e7")
         path = write(tmp_path, {"prompt": ["a"], "image": [url]})
         assert "5ec2e7" not in findings(path)[0]
-        access = ImageAccess(hosts=(server.host,), allow_private=True)
+        access = InputAccess(hosts=(server.host,), allow_private=True)
         clip = only(read(path, access=access))
         assert clip.image is not None
         assert (clip.image.uri, clip.image.data) == (url, None)
@@ -219,7 +219,7 @@ def test_an_image_from_the_web(tmp_path: Path) -> None:
             load_image(clip.image, storage=STORAGE, access=access)
         assert "5ec2e7" not in str(caught.value)
         with pytest.raises(ClipError, match=r"or a host that images\.hosts lists"):
-            load_image(clip.image, storage=STORAGE, access=ImageAccess())
+            load_image(clip.image, storage=STORAGE, access=InputAccess())
 
 
 def test_what_decodes_to_no_picture_is_the_clips_own_failure(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_what_decodes_to_no_picture_is_the_clips_own_failure(tmp_path: Path) -> 
     broken[28] = 3  # bits a pixel
     ref = ImageRef(uri=None, data=bytes(broken), identity="", height=300, width=400)
     with pytest.raises(ClipError, match="the image cannot be used"):
-        load_image(ref, storage=STORAGE, access=ImageAccess())
+        load_image(ref, storage=STORAGE, access=InputAccess())
 
 
 def test_whole_images_are_held_a_few_at_a_time(tmp_path: Path) -> None:
@@ -240,5 +240,5 @@ def test_whole_images_are_held_a_few_at_a_time(tmp_path: Path) -> None:
     found = reader.read_all([f"{number}.bmp" for number in range(24)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert all(isinstance(each, BadImage) and "cut off" in str(each) for each in found.values())
+    assert all(isinstance(each, BadInput) and "cut off" in str(each) for each in found.values())
     assert peak < 200_000_000

@@ -1,6 +1,6 @@
 """WebP: size, orientation and stillness from its chunks, which tile the file."""
 
-from pipeline.images.header import Header, Source, Whole, damaged, exactly, is_lying, moving, trailing
+from pipeline.inputs.header import Header, Source, Whole, damaged, exactly, is_lying, moving, trailing
 
 KIND = "WebP"
 SIGNS = (b"RIFF",)  # and WEBP four bytes later

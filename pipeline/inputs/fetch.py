@@ -1,4 +1,4 @@
-"""Images from listed hosts: no redirects elsewhere, no addresses of private networks, and an end to every wait.
+"""Files from listed hosts: no redirects elsewhere, no addresses of private networks, and an end to every wait.
 
 A name is looked up once; what was looked up is checked, and exactly that is connected to.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
 
-from pipeline.images.access import PORTS, ImageAccess, WebAddress, locate_on_web
-from pipeline.images.check import MAX_BYTES, check_bytes
-from pipeline.images.header import BadImage
+from pipeline.inputs.access import PORTS, InputAccess, WebAddress, locate_on_web
+from pipeline.inputs.check import MAX_BYTES, check_bytes
+from pipeline.inputs.header import BadInput
 
 TRIES = 3  # servers and networks fail and recover; all tries share one time limit
 PAUSE_S = 0.3
@@ -24,7 +24,7 @@ MAX_ADDRESSES = 4  # of one name, tried in turn
 PIECE_BYTES = 1 << 16
 REDIRECTS = (301, 302, 303, 307, 308)
 PASSING = (408, 425, 429, 500, 502, 503, 504)
-FETCHABLE = "an image that can be fetched"
+FETCHABLE = "a file that can be fetched"
 # Where clouds tell machines their secrets; refused whatever the settings allow. Some are in public ranges.
 METADATA = frozenset(
     map(
@@ -41,8 +41,8 @@ class _Passing(Exception):
     """May be better at the next try."""
 
 
-def fetch(address: WebAddress, access: ImageAccess) -> bytes:
-    """The image's bytes, at most 20 MB. BadImage if it cannot be had, or not from there."""
+def fetch(address: WebAddress, access: InputAccess) -> bytes:
+    """Its bytes, at most 20 MB. BadInput if it cannot be had, or not from there."""
     deadline = time.monotonic() + access.timeout_s
     for number in range(1, TRIES + 1):
         try:
@@ -50,7 +50,7 @@ def fetch(address: WebAddress, access: ImageAccess) -> bytes:
         except _Passing as error:
             pause_s = PAUSE_S * 2**number
             if number == TRIES or time.monotonic() + pause_s >= deadline:
-                raise BadImage(f"'{address.shown}', {error}", FETCHABLE) from error
+                raise BadInput(f"'{address.shown}', {error}", FETCHABLE) from error
             time.sleep(pause_s)
     raise AssertionError("unreachable")
 
@@ -76,7 +76,7 @@ def _embedded(address: IPAddress) -> IPAddress:
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None) or address
 
 
-def _follow(address: WebAddress, access: ImageAccess, deadline: float) -> bytes:
+def _follow(address: WebAddress, access: InputAccess, deadline: float) -> bytes:
     """Redirects stay on the host, and never leave https."""
     here = address
     for _ in range(MAX_REDIRECTS + 1):
@@ -85,17 +85,17 @@ def _follow(address: WebAddress, access: ImageAccess, deadline: float) -> bytes:
             return answer
         there = urljoin(f"{here.scheme}://{here.host}:{here.port}{here.target}", answer)
         if there.partition("://")[0].lower() not in PORTS or "@" in there.partition("://")[2].partition("/")[0]:
-            raise BadImage(f"'{address.shown}', redirected to something else than http(s)", FETCHABLE)
+            raise BadInput(f"'{address.shown}', redirected to something else than http(s)", FETCHABLE)
         try:
             before, here = here, locate_on_web(there.partition("#")[0], access)
-        except BadImage as error:
-            raise BadImage(f"'{address.shown}', redirected to {error.got}", "an image on the host itself") from error
+        except BadInput as error:
+            raise BadInput(f"'{address.shown}', redirected to {error.got}", "a file on the host itself") from error
         if here.host != before.host or (before.scheme == "https" and here.scheme != "https"):
-            raise BadImage(f"'{address.shown}', redirected to {here.shown}", "an image on the host itself")
-    raise BadImage(f"'{address.shown}', redirected more than {MAX_REDIRECTS} times", FETCHABLE)
+            raise BadInput(f"'{address.shown}', redirected to {here.shown}", "a file on the host itself")
+    raise BadInput(f"'{address.shown}', redirected more than {MAX_REDIRECTS} times", FETCHABLE)
 
 
-def _ask(address: WebAddress, access: ImageAccess, deadline: float) -> bytes | str:
+def _ask(address: WebAddress, access: InputAccess, deadline: float) -> bytes | str:
     """The body, or where it is said to be."""
     try:
         with _connect(address, access, deadline) as inner:
@@ -106,7 +106,7 @@ def _ask(address: WebAddress, access: ImageAccess, deadline: float) -> bytes | s
     except TimeoutError as error:
         raise _Passing(f"which took longer than {access.timeout_s:g} s") from error
     except ssl.SSLCertVerificationError as error:
-        raise BadImage(f"'{address.shown}', whose certificate is wrong ({error.verify_message})", FETCHABLE) from error
+        raise BadInput(f"'{address.shown}', whose certificate is wrong ({error.verify_message})", FETCHABLE) from error
     except (OSError, http.client.HTTPException) as error:
         raise _Passing(f"which cannot be fetched ({type(error).__name__}: {str(error)[:100]})") from error
 
@@ -116,7 +116,7 @@ def _request(address: WebAddress, timed: "_Timed") -> http.client.HTTPResponse:
     connection.sock = timed
     usual = address.port == PORTS[address.scheme]
     headers = {"Host": address.host if usual else f"{address.host}:{address.port}", "Connection": "close"}
-    connection.request("GET", address.target, headers={**headers, "User-Agent": "happyhorse", "Accept": "image/*"})
+    connection.request("GET", address.target, headers={**headers, "User-Agent": "happyhorse", "Accept": "*/*"})
     return connection.getresponse()
 
 
@@ -124,9 +124,9 @@ def _body(response: http.client.HTTPResponse, address: WebAddress) -> bytes:
     if response.status in PASSING:
         raise _Passing(f"answered with {response.status}")
     if response.status != 200:
-        raise BadImage(f"'{address.shown}', answered with {response.status}", FETCHABLE)
+        raise BadInput(f"'{address.shown}', answered with {response.status}", FETCHABLE)
     if response.getheader("Content-Encoding", "identity").lower() != "identity":
-        raise BadImage(f"'{address.shown}', packed although nobody asked for it", FETCHABLE)
+        raise BadInput(f"'{address.shown}', packed although nobody asked for it", FETCHABLE)
     promised = response.length
     body = bytearray()
     try:
@@ -134,15 +134,15 @@ def _body(response: http.client.HTTPResponse, address: WebAddress) -> bytes:
         while piece := response.read1(PIECE_BYTES):
             body += piece
             check_bytes(len(body))
-    except BadImage as error:
+    except BadInput as error:
         got = error.got if len(body) <= MAX_BYTES else f"more than {MAX_BYTES // 1_000_000} MB"
-        raise BadImage(f"'{address.shown}', {got}", error.expected) from error
+        raise BadInput(f"'{address.shown}', {got}", error.expected) from error
     if promised is not None and len(body) < promised:
         raise _Passing(f"which ended after {len(body)} of {promised} bytes")
     return bytes(body)
 
 
-def _connect(address: WebAddress, access: ImageAccess, deadline: float) -> socket.socket:
+def _connect(address: WebAddress, access: InputAccess, deadline: float) -> socket.socket:
     error: OSError | None = None
     for place in _look_up(address, access)[:MAX_ADDRESSES]:
         left = min(access.connect_timeout_s, deadline - time.monotonic())
@@ -163,7 +163,7 @@ def _connect(address: WebAddress, access: ImageAccess, deadline: float) -> socke
     raise _Passing(f"which cannot be connected to ({error})")
 
 
-def _look_up(address: WebAddress, access: ImageAccess) -> list[str]:
+def _look_up(address: WebAddress, access: InputAccess) -> list[str]:
     """Where a name leads. One bad address among several condemns it: which one is used should not be up to chance."""
     try:
         found = socket.getaddrinfo(address.host.strip("[]"), address.port, type=socket.SOCK_STREAM)
@@ -174,7 +174,7 @@ def _look_up(address: WebAddress, access: ImageAccess) -> list[str]:
         problem = address_refused(ipaddress.ip_address(place), allow_private=access.allow_private)
         if problem:
             expected = "one that is public" if access.allow_private else "one that is public, or images.allow_private"
-            raise BadImage(f"'{address.shown}', a host at {problem}, {place}", expected)
+            raise BadInput(f"'{address.shown}', a host at {problem}, {place}", expected)
     return places
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from model.images import prepare_image
-from pipeline.images.check import check_image
-from pipeline.images.header import BadImage, Whole
+from pipeline.inputs.check import check_image
+from pipeline.inputs.header import BadInput, Whole
 
 WIDTH, HEIGHT = 400, 300
 NOISE = random.Random(0).randbytes(WIDTH * HEIGHT * 3)
@@ -71,7 +71,7 @@ def refusals(data: bytes) -> list[str]:
         try:
             check_image(source)
             said.append("")
-        except BadImage as error:
+        except BadInput as error:
             said.append(str(error))
     return said
 

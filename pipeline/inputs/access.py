@@ -1,4 +1,4 @@
-"""What the images of a manifest may be read from: its own folder, listed folders and listed hosts, and nothing else.
+"""What the images and sounds of a manifest may be read from: its own folder, listed folders and hosts, nothing else.
 
 The driver and the workers ask here, each for itself: a worker is told the rules, not that they were kept.
 """
@@ -11,7 +11,7 @@ from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.images.header import BadImage
+from pipeline.inputs.header import BadInput
 from pipeline.manifest.cells import quoted
 from pipeline.redact import address_problem, redacted
 from pipeline.store import key_problem, open_store
@@ -23,14 +23,14 @@ SAFE_IN_TARGET = "/?&=%:@!$'()*+,;~-._[]|"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageAccess:
+class InputAccess:
     """Beyond a manifest's own folder. No secrets; roots become absolute."""
 
     roots: tuple[str, ...] = ()  # folders and s3://bucket/prefix
     hosts: tuple[str, ...] = ()  # of http:// and https://: name, or name:port where it is not the usual one
     allow_private: bool = False  # hosts may have addresses of private networks and of the machine itself
     connect_timeout_s: float = 5.0
-    timeout_s: float = 60.0  # of one image, with redirects and second tries
+    timeout_s: float = 60.0  # of one file, with redirects and second tries
 
     def __post_init__(self) -> None:
         for root in self.roots:
@@ -45,12 +45,12 @@ class ImageAccess:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"images.{name} is {getattr(self, name)}, expected more than 0")
 
-    def below(self, *folders: str) -> "ImageAccess":
+    def below(self, *folders: str) -> "InputAccess":
         """The same, with a manifest's own folders before the roots."""
         return replace(self, roots=tuple(dict.fromkeys((*folders, *self.roots))))
 
 
-OWN_FOLDER = ImageAccess()
+OWN_FOLDER = InputAccess()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +93,15 @@ def shown(address: str) -> str:
 
 
 def absolute(address: str, folder: str) -> str:
-    """An image's full address; relative ones are below `folder`."""
+    """A full address; relative ones are below `folder`."""
     return address if "://" in address or address.startswith("/") else f"{folder.rstrip('/')}/{address}"
 
 
-def locate(address: str, access: ImageAccess, *, given: str | None = None) -> Place:
-    """Where a full address points. BadImage where the rules do not allow it; `given`: as it stood in the manifest."""
+def locate(address: str, access: InputAccess, *, given: str | None = None) -> Place:
+    """Where a full address points. BadInput where the rules do not allow it; `given`: as it stood in the manifest."""
     given = address if given is None else given
     if "@" in address.partition("://")[2].partition("/")[0]:
-        raise BadImage(f"{shown(given)}, an address with a user name", "one without: secrets do not belong there")
+        raise BadInput(f"{shown(given)}, an address with a user name", "one without: secrets do not belong there")
     scheme, found, rest = address.partition("://")
     if found and scheme.lower() in PORTS:
         return locate_on_web(address, access)
@@ -113,43 +113,43 @@ def locate(address: str, access: ImageAccess, *, given: str | None = None) -> Pl
     return StoredObject(root=root, key=key)
 
 
-def locate_on_web(address: str, access: ImageAccess) -> WebAddress:
-    """BadImage if the host is not listed, or where two readers of the address could understand two things."""
+def locate_on_web(address: str, access: InputAccess) -> WebAddress:
+    """BadInput if the host is not listed, or where two readers of the address could understand two things."""
     if ODD_SIGNS.search(address) or "#" in address:
-        raise BadImage(f"{shown(address)}, with spaces, control characters, # or \\", "them percent-encoded")
+        raise BadInput(f"{shown(address)}, with spaces, control characters, # or \\", "them percent-encoded")
     try:
         parts = urlsplit(address)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError as error:
-        raise BadImage(f"{shown(address)}, which is no address ({error})", "http(s)://HOST/PATH") from error
+        raise BadInput(f"{shown(address)}, which is no address ({error})", "http(s)://HOST/PATH") from error
     host = f"[{host}]" if ":" in host else host
     port = PORTS[parts.scheme] if port is None else port
     listed = f"{host}:{port}" in access.hosts or (port == PORTS[parts.scheme] and host in access.hosts)
     if not listed:
-        raise BadImage(shown(address), f"{_allowed(access)}, or a host that images.hosts lists")
+        raise BadInput(shown(address), f"{_allowed(access)}, or a host that images.hosts lists")
     target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=SAFE_IN_TARGET)
     return WebAddress(scheme=parts.scheme, host=host, port=port, target=target)
 
 
-def _locate_file(path: str, access: ImageAccess, given: str) -> LocalFile:
+def _locate_file(path: str, access: InputAccess, given: str) -> LocalFile:
     roots = [root for root in access.roots if "://" not in root]
     root, key = _root_of(posixpath.normpath(path), roots, access, given)
     path = f"{root.rstrip('/')}/{key}"
     real = os.path.realpath(path)
     if not any(_is_below(real, os.path.realpath(each)) for each in roots):
-        raise BadImage(f"{shown(given)}, a link out of it", _allowed(access))
+        raise BadInput(f"{shown(given)}, a link out of it", _allowed(access))
     return LocalFile(path=path, real=real)
 
 
-def _root_of(full: str, roots: list[str], access: ImageAccess, given: str) -> tuple[str, str]:
+def _root_of(full: str, roots: list[str], access: InputAccess, given: str) -> tuple[str, str]:
     """The first root that an address without `..` is below, and its key there."""
     root = next((root for root in roots if _is_below(full, root)), None)
     if root is None:
-        raise BadImage(shown(given), _allowed(access))
+        raise BadInput(shown(given), _allowed(access))
     key = full.removeprefix(root.rstrip("/") + "/")
     problem = key_problem(key)
     if problem:
-        raise BadImage(shown(given), f"another name: {problem}")
+        raise BadInput(shown(given), f"another name: {problem}")
     return root, key
 
 
@@ -157,7 +157,7 @@ def _is_below(path: str, root: str) -> bool:
     return path.startswith(root.rstrip("/") + "/")
 
 
-def _allowed(access: ImageAccess) -> str:
+def _allowed(access: InputAccess) -> str:
     own, *others = [f"{root.rstrip('/')}/" for root in access.roots] or ["(it has none)"]
     return (
         f"a file below the manifest's own folder {own}"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.images.access import ImageAccess, locate_on_web
-from pipeline.images.fetch import address_refused, fetch
-from pipeline.images.header import BadImage
+from pipeline.inputs.access import InputAccess, locate_on_web
+from pipeline.inputs.fetch import address_refused, fetch
+from pipeline.inputs.header import BadInput
 from tests.image_server import ImageServer, body, endless, in_turn, make_certificate, redirect, serve, status
 from tests.manifests import picture
 
@@ -25,17 +25,17 @@ def server() -> Iterator[ImageServer]:
         yield running
 
 
-def access_to(*servers: ImageServer, **changes: Any) -> ImageAccess:
+def access_to(*servers: ImageServer, **changes: Any) -> InputAccess:
     hosts = tuple(server.host for server in servers)
-    return ImageAccess(hosts=hosts, **({"allow_private": True, "timeout_s": 10.0} | changes))
+    return InputAccess(hosts=hosts, **({"allow_private": True, "timeout_s": 10.0} | changes))
 
 
-def get(url: str, access: ImageAccess) -> bytes:
+def get(url: str, access: InputAccess) -> bytes:
     return fetch(locate_on_web(url, access), access)
 
 
-def refusal(url: str, access: ImageAccess) -> str:
-    with pytest.raises(BadImage) as caught:
+def refusal(url: str, access: InputAccess) -> str:
+    with pytest.raises(BadInput) as caught:
         get(url, access)
     return str(caught.value)
 
@@ -74,9 +74,9 @@ def test_a_redirect_to_another_host_is_refused_even_to_a_listed_one(server: Imag
         server.answers["/a"] = redirect(elsewhere)
         access = access_to(server)
         said = refusal(server.url("/a"), access)
-        assert f"'{server.url('/a')}', redirected to '{elsewhere}', expected an image on the host itself" in said
+        assert f"'{server.url('/a')}', redirected to '{elsewhere}', expected a file on the host itself" in said
         listed = replace(access, hosts=(*access.hosts, f"127.0.0.1:{other.port}"))
-        assert f"redirected to {elsewhere}, expected an image on the host itself" in refusal(server.url("/a"), listed)
+        assert f"redirected to {elsewhere}, expected a file on the host itself" in refusal(server.url("/a"), listed)
         assert other.asked == []
 
 
@@ -110,7 +110,7 @@ def test_a_slow_answer_is_cut(server: ImageServer, headers: bool) -> None:
 def test_a_server_that_never_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        access = ImageAccess(hosts=(f"localhost:{port}",), allow_private=True, timeout_s=0.5)
+        access = InputAccess(hosts=(f"localhost:{port}",), allow_private=True, timeout_s=0.5)
         began = time.monotonic()
         assert "took longer than 0.5 s" in refusal(f"http://localhost:{port}/a", access)
         assert "took longer than 0.5 s" in refusal(f"https://localhost:{port}/a", access)
@@ -154,14 +154,14 @@ def test_a_listed_name_at_a_private_address(server: ImageServer) -> None:
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "017700000001", "[::ffff:127.0.0.1]"])
 def test_odd_spellings_of_this_machine(server: ImageServer, host: str) -> None:
-    access = ImageAccess(hosts=(f"{host}:{server.port}",), timeout_s=3.0)
+    access = InputAccess(hosts=(f"{host}:{server.port}",), timeout_s=3.0)
     assert refusal(server.url("/a", host=host), access)
     assert server.asked == []
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "0.0.0.0"])
 def test_metadata_addresses_are_refused_even_where_private_ones_are_allowed(host: str) -> None:
-    access = ImageAccess(hosts=(host,), allow_private=True, timeout_s=3.0)
+    access = InputAccess(hosts=(host,), allow_private=True, timeout_s=3.0)
     began = time.monotonic()
     assert "address, " in refusal(f"http://{host}/latest/meta-data/", access)
     assert time.monotonic() - began < 1
@@ -198,7 +198,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
         return real("127.0.0.1" if len(looked_up) == 1 else "127.0.0.2", *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-    access = ImageAccess(hosts=(f"rebinding.example:{server.port}",), allow_private=True)
+    access = InputAccess(hosts=(f"rebinding.example:{server.port}",), allow_private=True)
     assert get(server.url("/a", host="rebinding.example"), access) == picture()
     assert looked_up == ["rebinding.example"]
 
@@ -206,7 +206,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(
 def test_one_private_address_among_public_ones_condemns_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(2, 1, 6, "", (place, 80)) for place in ("1.1.1.1", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    assert "a private address, 10.0.0.1" in refusal("http://two.example/a", ImageAccess(hosts=("two.example",)))
+    assert "a private address, 10.0.0.1" in refusal("http://two.example/a", InputAccess(hosts=("two.example",)))
 
 
 def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "whose certificate is wrong" in refusal(secure.url("/a"), access_to(secure))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert get(secure.url("/a"), access_to(secure)) == picture()
-        other = ImageAccess(hosts=(f"127.0.0.2:{secure.port}",), allow_private=True)
+        other = InputAccess(hosts=(f"127.0.0.2:{secure.port}",), allow_private=True)
         assert refusal(secure.url("/a", host="127.0.0.2"), other)  # it listens on another address only
 
 
@@ -226,5 +226,5 @@ def test_https_is_not_left(tmp_path: Path, server: ImageServer, monkeypatch: pyt
     server.answers["/a"] = body(picture())
     with serve(certificate=certificate) as secure:
         secure.answers["/a"] = redirect(server.url("/a"))
-        assert "expected an image on the host itself" in refusal(secure.url("/a"), access_to(secure, server))
+        assert "expected a file on the host itself" in refusal(secure.url("/a"), access_to(secure, server))
     assert server.asked == []

@@ -1,0 +1,116 @@
+"""Compiled layers: few compilations, none for other clips, and the eager numbers within rounding."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from model import compiling
+from model.compiling import compile_layers
+from model.config import TransformerConfig
+from model.parallel import shard
+from model.renderer import Renderer
+from model.transformer import Transformer
+from pipeline.requests import smallest_shape, warm_up_request
+from tests.models import TRANSFORMER, small_model
+
+DEEP = dataclasses.replace(TRANSFORMER, num_layers=40, mm_layers=(0, 1, 38, 39), gelu7_layers=(0, 1))
+LOCAL = dataclasses.replace(DEEP, local_attn_layers=tuple(range(1, 40, 2)), frame_receptive_field=1, coords_style="v1")
+KINDS = 4  # of compiled pieces: before and after attention, gated MLP, plain MLP
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    compiling.compiled_pieces.cache_clear()
+    yield
+    torch._dynamo.reset()
+    compiling.compiled_pieces.cache_clear()
+
+
+def random_transformer(config: TransformerConfig, *, dtype: torch.dtype = torch.float32, tp: int = 1) -> Transformer:
+    with torch.device("meta"):
+        transformer = Transformer(config, dtype=dtype)
+    shard(transformer, tp=tp, rank=0, group=dist.group.WORLD if tp > 1 else None)
+    transformer = transformer.to_empty(device="cpu").requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in transformer.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    return transformer
+
+
+def inputs(*, frames: int, side: int, text: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(frames)
+    shapes = ((1, 16, frames, side, side), (1, 2 * frames + 1, 8), (1, text, 32))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def compilations() -> int:
+    return counters["stats"]["unique_graphs"]
+
+
+@torch.inference_mode()
+def run_clips(transformer: Transformer) -> int:
+    """How many compilations the first clip took; the others may take none."""
+    transformer(*inputs(frames=3, side=4, text=4))
+    first = compilations()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for frames, side, text in ((5, 4, 9), (2, 6, 2), (7, 8, 640), (3, 4, 1)):
+            video, audio, tokens = inputs(frames=frames, side=side, text=text)
+            transformer(video, audio, tokens)
+            transformer.forward_each(video, audio, [tokens, tokens[:, :1], tokens])
+    assert compilations() == first
+    return first
+
+
+@pytest.mark.parametrize("config", [DEEP, LOCAL], ids=["global", "local"])
+def test_forty_layers_compile_four_pieces_and_other_lengths_none(
+    config: TransformerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.layers.SLICE_TOKENS", 100)  # the longest goes in slices
+    transformer = random_transformer(config)
+    compile_layers(transformer, backend="eager")
+    assert run_clips(transformer) == KINDS
+
+
+def test_a_rank_compiles_no_more() -> None:
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        transformer = random_transformer(DEEP, tp=4)
+        compile_layers(transformer, backend="eager")
+        assert run_clips(transformer) == KINDS
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_stages_share_what_was_compiled() -> None:
+    for config in (DEEP, LOCAL):
+        transformer = random_transformer(config)
+        compile_layers(transformer, backend="eager")
+        run_clips(transformer)
+    assert compilations() == KINDS
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
+@torch.inference_mode()
+def test_what_a_rank_warms_up_is_all_that_its_clips_need() -> None:
+    """With torch's own compiler: the eager numbers, and no kernel after the warm-up of `RankWorker.join`."""
+    model = dataclasses.replace(small_model(), compiled=True, compute_dtype="bfloat16")
+    eager, compiled = (random_transformer(TRANSFORMER, dtype=torch.bfloat16) for _ in range(2))
+    compile_layers(compiled)
+    renderers = [Renderer(model, {"base": each}, device="cpu") for each in (eager, compiled)]
+    renderers[1].render(warm_up_request(model))
+    assert compilations() == KINDS
+    shape = smallest_shape(dataclasses.replace(model, durations_s=(4,), default_duration_s=4))
+    clip = dataclasses.replace(warm_up_request(model), steps=2, video_latent=shape.video_latent, text=torch.ones(7, 32))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        expected, got = (renderer.render(clip) for renderer in renderers)
+    assert compilations() == KINDS
+    assert 0 < (got.video - expected.video).norm() / expected.video.norm() < 2e-2
