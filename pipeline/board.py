@@ -5,7 +5,7 @@ Pure bookkeeping: it decides nothing and waits for nothing.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
@@ -40,6 +40,7 @@ class Track:
     clip: Clip
     place: Place = Place.PENDING
     failures: list[ClipFailure] = field(default_factory=list)
+    failed_in: set[str] = field(default_factory=set)  # finishers that did not get through with it
     latents: Handle | None = None  # held from RENDERED until it is recorded
     attempt: str | None = None  # of the finisher that has it now; answers of any other are void
     seconds: dict[str, float] = field(default_factory=dict)  # by stage, of the attempt that counts
@@ -60,8 +61,12 @@ class Board:
         """The first few clips of the queue, in order."""
         return (self.tracks[clip_id] for clip_id in islice(reversed(self._pending), num_clips))
 
-    def first_rendered(self) -> Track | None:
-        return self.tracks[self._rendered[0]] if self._rendered else None
+    def first_rendered(self, *, finisher: str, others: Collection[str]) -> Track | None:
+        """For that finisher: none that failed in it before, while there are `others` which have not tried yet."""
+        rendered = (self.tracks[clip_id] for clip_id in self._rendered)
+        return next(
+            (each for each in rendered if finisher not in each.failed_in or each.failed_in.issuperset(others)), None
+        )
 
     def in_flight(self) -> tuple[str, ...]:
         return tuple(self._in_flight)

@@ -81,7 +81,7 @@ class Bookkeeper:
         else:
             raise AssertionError(f"{event.crew_id} answered {event.result!r} to {order!r}")
 
-    def failed(self, order: Order | None, failure: ClipFailure) -> None:
+    def failed(self, order: Order | None, failure: ClipFailure, *, crew_id: str) -> None:
         if isinstance(order, EncodeOrder):
             for condition in order.conditions:
                 self.conditions.not_made(condition)
@@ -93,7 +93,10 @@ class Bookkeeper:
                 if self._stops:
                     break  # a prompt of all clips may fail: those beyond the run's limit are left as they are
         elif order is not None:
-            self._judge(self.board.tracks[order.clip.clip_id], failure)
+            track = self.board.tracks[order.clip.clip_id]
+            if isinstance(order, FinishOrder):
+                track.failed_in.add(crew_id)
+            self._judge(track, failure)
 
     def _judge(self, track: Track, failure: ClipFailure) -> None:
         """Counts a failure and sends the clip where it belongs now."""

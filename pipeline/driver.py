@@ -130,9 +130,11 @@ class Driver:
         stopping = self.stop_at is not None or self.paused is not None
         if not stopping:
             self.roster.fill(self.board.count(Place.PENDING, Place.RENDERING))
-        crews = self.roster.counts()
+        crews, finishers = self.roster.counts(), self.roster.ready_finishers()
         for crew_id, member in self.roster.idle():
-            member.order = self.offers.next_order(member.stage, crews=crews, stopping=stopping)
+            member.order = self.offers.next_order(
+                crew_id, member.stage, crews=crews, finishers=finishers, stopping=stopping
+            )
             if member.order is not None:
                 self.books.offered(member.order, crew_id, nodes=member.nodes)
                 self.fleet.offer(crew_id, member.order)
@@ -167,7 +169,7 @@ class Driver:
         if isinstance(event, Done):
             self.books.advance(event, order)
         else:
-            self.books.failed(order, event.failure)
+            self.books.failed(order, event.failure, crew_id=event.crew_id)
 
     def _doubt(self, event: Refused, member: Member, order: Order | None) -> None:
         """It failed oddly: what is wrong may be in its process or on its node, so it is as good as lost."""
@@ -183,7 +185,7 @@ class Driver:
         log.warning("lost %s (%s): %s", event.crew_id, event.kind, event.reason, extra=told)
         again = self.roster.lost(event, _suspect(order))
         if order is not None:
-            self.books.failed(order, failure or _failure(event, stage))
+            self.books.failed(order, failure or _failure(event, stage), crew_id=event.crew_id)
         if event.fatal is not None:
             self.roster.give_up(event.crew_id)
             self._stop(event.reason, FATAL[event.fatal], 0)

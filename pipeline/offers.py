@@ -1,6 +1,6 @@
 """Which order comes next for an idle crew. It moves clips on the board; no clock, no fleet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from pipeline.board import Board, Place, Track
 from pipeline.conditions import Conditions
@@ -17,10 +17,15 @@ class Offers:
     ) -> None:
         self._board, self._conditions, self._cluster, self._new_attempt = board, conditions, cluster, new_attempt
 
-    def next_order(self, stage: Stage, *, crews: Mapping[Stage, int], stopping: bool) -> Order | None:
-        """`crews`: how many of each stage there are. Once the run is stopping only rendered clips are finished."""
+    def next_order(
+        self, crew_id: str, stage: Stage, *, crews: Mapping[Stage, int], finishers: Collection[str], stopping: bool
+    ) -> Order | None:
+        """`crews`: how many of each stage there are; `finishers`: those that are ready.
+
+        Once the run is stopping only rendered clips are finished.
+        """
         if stage == "finish":
-            return self._next_finish()
+            return self._next_finish(crew_id, finishers)
         if stopping:
             return None
         return self._next_encode(crews) if stage == "encode" else self._next_render(crews)
@@ -52,8 +57,8 @@ class Offers:
                 return RenderOrder(clip=track.clip, conditions=handles)
         return None
 
-    def _next_finish(self) -> Order | None:
-        track: Track | None = self._board.first_rendered()
+    def _next_finish(self, crew_id: str, finishers: Collection[str]) -> Order | None:
+        track: Track | None = self._board.first_rendered(finisher=crew_id, others=finishers)
         if track is None:
             return None
         latents, attempt = track.latents, self._new_attempt()

@@ -6,7 +6,7 @@
 | an error that the same input would repeat         | FAILED with the reason          |                                 | goes on              |
 | every rank of its group ran out of memory         | FAILED, with what it needs      | the group goes on               | goes on              |
 | a process of its group died, or it hung           | again, FAILED at its death cap  | a loss, a strike for node, GPU  | goes on              |
-| its finisher or encoder died, or failed oddly     | that stage again, FAILED at cap | a loss, a strike for the node   | goes on              |
+| its finisher or encoder died, or failed oddly     | again, by others, FAILED at cap | a loss, a strike for the node   | goes on              |
 | its node went, drains or cannot be reached        | again, free of charge           | placed elsewhere                | goes on              |
 | latents or conditions went down with their node   | the stage that made them again  |                                 | goes on              |
 | no room for a crew, and others of its kind work   |                                 | waits again                     | goes on              |

@@ -57,6 +57,11 @@ class Roster:
             counts[member.stage] += member.state != "gone"
         return counts
 
+    def ready_finishers(self) -> frozenset[str]:
+        """Also those that have an order."""
+        members = self.members.items()
+        return frozenset(crew_id for crew_id, each in members if each.stage == "finish" and each.state == "ready")
+
     def idle(self) -> Iterator[tuple[str, Member]]:
         return ((crew_id, each) for crew_id, each in self.members.items() if each.state == "ready" and not each.order)
 

@@ -1,5 +1,7 @@
 """What a driver does in a bad night: nodes that go and come, limits, pauses, and what each attempt leaves."""
 
+import pytest
+
 from pipeline.board import Place
 from pipeline.driver import StopSignal
 from pipeline.fleet import FinishOrder, Gpu, Order, Refused
@@ -187,10 +189,11 @@ def test_each_attempt_leaves_a_log_that_says_what_and_where() -> None:
     assert recorder.records["clip-0"].attempt == list(recorder.logs)[-1]
 
 
-def test_a_finisher_that_fails_oddly_with_every_clip_is_as_good_as_lost() -> None:
-    """It answers at once and would take clip after clip from the one that works."""
+@pytest.mark.parametrize("groups", [3, 4])
+def test_a_finisher_that_fails_oddly_with_every_clip_is_as_good_as_lost(groups: int) -> None:
+    """It answers at once and would take clip after clip from the one that works, or one clip until that is given up."""
     recorder = MemoryRecorder()
-    fleet = OddFleet(nodes=("fine", "odd"), groups_wanted=4, finishers=2)
+    fleet = OddFleet(nodes=("fine", "odd"), groups_wanted=groups, finishers=2)
     outcome = drive(make_clips(20), fleet, recorder)
     assert set(places(outcome).values()) == {Place.SUCCEEDED}
     assert "odd" in fleet.avoided
