@@ -41,8 +41,8 @@ def _draining() -> Collection[str]:
 
 def node_of(actor: Any) -> str | None:
     """Where Ray has put it, even when it is dead already. None: nowhere yet."""
-    info = _actor(actor)
-    node = info.get("Address", {}).get("NodeID", "")
+    address = _actor(actor).get("Address", {})
+    node = address.get("NodeID", "") if address.get("IPAddress") else ""  # without it, the node that is asked for room
     return node if node.strip("f") else None  # "no node" is all f
 
 
