@@ -1,4 +1,5 @@
-"""Where weights lie while they are not at work, so that models run on cards that do not hold them whole: settings.
+"""Where weights lie while they are not at work, so that models run on cards that do not hold them whole, and where
+what stands around the stages works: settings.
 
 Swapped weights are copied to the card for as long as a stage works; offloaded ones come layer by layer. The numbers are
 the same everywhere. `model/offloading.py` does it.
@@ -9,18 +10,20 @@ from typing import Literal, TypeAlias
 
 StagePlace: TypeAlias = Literal["resident", "swapped", "offloaded", "disk"]
 TextPlace: TypeAlias = Literal["cpu", "cards", "offloaded", "disk"]
+DecodePlace: TypeAlias = Literal["cpu", "card"]
 GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placing:
-    """Of a rank's stages and of the text encoder. Settings, for free memory decides nothing here."""
+    """Of a rank's stages, the text encoder and the decoders. Settings, for free memory decides nothing here."""
 
     stages: StagePlace = "resident"
     stages_gb: float = 0.0  # on a card at most, of weights that are offloaded: the rest comes layer by layer
     text: TextPlace = "cpu"
     text_cards: int = 1  # that an encoder is spread over, where it is on cards
     text_gb: float = 0.0  # of each of them; 0: as accelerate finds them
+    decode: DecodePlace = "cpu"  # of a finisher's decoders
 
     def __post_init__(self) -> None:
         if min(self.stages_gb, self.text_gb) < 0:
@@ -32,6 +35,11 @@ class Placing:
     def encoder_cards(self) -> int:
         """Of one encoder, in a cluster with cards."""
         return {"cpu": 0, "disk": 0, "offloaded": 1, "cards": self.text_cards}[self.text]
+
+    @property
+    def finisher_cards(self) -> int:
+        """Of one finisher, in a cluster with cards."""
+        return {"cpu": 0, "card": 1}[self.decode]
 
 
 RESIDENT = Placing()

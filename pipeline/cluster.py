@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from model.placing import RESIDENT, Placing
 from pipeline.crews.crew import Crew, Site
 from pipeline.crews.deadlines import Attention, StepTimes
 from pipeline.crews.group import RenderGroup
@@ -119,7 +120,7 @@ def count_groups(
     *,
     device: str,
     nodes: Sequence[Mapping[str, float]],
-    encoder_cards: int = 0,
+    placing: Placing = RESIDENT,
 ) -> int:
     """As many as were asked for, or as the nodes hold. At least one: its placement says what is missing."""
     if parallel.groups is not None:
@@ -127,8 +128,9 @@ def count_groups(
     if device == "cuda":
         room = [math.floor(node.get("GPU", 0)) for node in nodes]
         size = parallel.ranks
-        for _ in range(cluster.num_encoders):
-            room[room.index(max(room))] -= encoder_cards
+        others = [placing.encoder_cards] * cluster.num_encoders + [placing.finisher_cards] * cluster.num_finishers
+        for cards in others:  # from the fullest node
+            room[room.index(max(room))] -= cards
     else:
         room = [math.floor(node.get("CPU", 0)) for node in nodes]
         size = parallel.ranks * parallel.threads_per_rank
@@ -237,8 +239,7 @@ class RayFleet:
         nodes = list(self._site.watch.nodes.staying.values())
         if not nodes:
             return []
-        cards = place.placing.encoder_cards
-        fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes, encoder_cards=cards)
+        fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes, placing=place.placing)
         new = self._add({"render": fits, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
         return [Joined(crew_id=crew.crew_id, stage=crew.stage) for crew in new]
 

@@ -235,8 +235,8 @@ def _drive(
             nodes=nodes,
             placing=settings.placing,
         )
-        cards = settings.placing.encoder_cards
-        groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes, encoder_cards=cards)
+        placing = settings.placing
+        groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes, placing=placing)
         own = settings.cluster.address is None
         recorder.placed(device=device, nodes=nodes, groups=min(groups, len(clips)), tp=parallel.ranks, own=own)
         fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)

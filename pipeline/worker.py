@@ -167,8 +167,10 @@ class Finisher:
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
-            self.video = build_video_decoder(self.place.model, reader)
-            self.audio = build_audio_decoder(self.place.model, reader)
+            has_card = self.place.device == "cuda" and self.place.placing.finisher_cards > 0
+            device = "cuda:0" if has_card else "cpu"  # Ray shows it its own card alone
+            self.video = build_video_decoder(self.place.model, reader, device=device)
+            self.audio = build_audio_decoder(self.place.model, reader, device=device)
         sweep()  # what killed finishers have left on this node
 
     def finish(self, clip: Clip, attempt: str, latents: "Latents") -> Finished | ClipFailure:

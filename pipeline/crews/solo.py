@@ -85,6 +85,9 @@ class FinisherCrew(SoloCrew):
     stage: Stage = "finish"
     kind = Finisher
 
+    def cards(self) -> int:
+        return self.place.placing.finisher_cards if self.place.device == "cuda" else 0
+
     def offer(self, order: Order) -> None:
         assert isinstance(order, FinishOrder)
         answer = self.actors[0].finish.remote(light(order.clip, keeps_sound=True), order.attempt, order.latents)

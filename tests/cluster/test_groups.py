@@ -206,7 +206,7 @@ def test_a_group_that_does_not_fit_says_what_is_missing_and_blocks_nobody(place:
         assert time.monotonic() - began < 4, "it waited until the group was placed or given up"
         lost = event_of(fleet, timeout_s=20)
         assert isinstance(lost, Lost)
-        assert lost.kind == "unplaced"
+        assert lost.kind == "unplaced", lost
         assert "no room for 16 x 1 CPU on one node" in lost.reason
         assert "the cluster has 6 CPU" in lost.reason
     wait_until(lambda: set(placement_states()) <= {"REMOVED"})
@@ -366,13 +366,30 @@ def test_groups_fill_the_cluster(nodes: Any, tp: int, device: str, placement: An
     assert count_groups(ParallelSettings(tp=tp), settings, device=device, nodes=nodes) == count
 
 
-def test_cards_of_encoders_are_no_groups() -> None:
+def test_cards_of_encoders_and_finishers_are_no_groups() -> None:
     settings, nodes = ClusterSettings(num_encoders=2), [{"CPU": 8.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
     counts = [
-        count_groups(ParallelSettings(tp=2), settings, device="cuda", nodes=nodes, encoder_cards=cards)
-        for cards in (0, 1, 2)
+        count_groups(ParallelSettings(tp=2), settings, device="cuda", nodes=nodes, placing=placing)
+        for placing in (
+            Placing(),
+            Placing(text="cards"),
+            Placing(text="cards", text_cards=2),
+            Placing(decode="card"),
+            Placing(text="cards", decode="card"),
+        )
     ]
-    assert counts == [6, 5, 4]
+    assert counts == [6, 5, 4, 5, 4]
+
+
+def test_a_finisher_that_decodes_on_a_card_asks_for_one(place: Workplace) -> None:
+    """There is none here, and no node is to blame for that."""
+    wanting = dataclasses.replace(place, device="cuda", placing=Placing(decode="card"))
+    with fleet_of(wanting, placement_timeout_s=1) as fleet:
+        fleet.start("finisher-0")
+        lost = event_of(fleet)
+    assert isinstance(lost, Lost)
+    assert (lost.kind, lost.node) == ("unplaced", None)
+    assert "1 GPU" in lost.reason, lost.reason
 
 
 def test_cards_that_will_come_are_as_good_as_cards() -> None:
