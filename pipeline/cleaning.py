@@ -109,7 +109,7 @@ def _removals(
         if wanted is None or key in wanted or key in claimed or key != record.key:  # the last: for `audit` to find
             named.add(own_names(record))
         else:
-            yield Removal(key=key, size_bytes=None, reason="no row has it any more")
+            yield Removal(key=key, size_bytes=None, reason="no row asks for it with these settings")
     for entry in orphans(store, listed=listed, named=named):
         if entry.modified_at < before and OURS.fullmatch(entry.key):
             yield Removal(key=entry.key, size_bytes=entry.size_bytes, reason="no record names it")

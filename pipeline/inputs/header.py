@@ -21,12 +21,12 @@ WHOLE = "a whole one"
 
 
 class BadInput(RenderError):
-    """An image that cannot be used, as the two halves of a finding."""
+    """An image or sound that cannot be used, as the two halves of a finding; `got` is empty where there is nothing."""
 
     def __init__(self, got: str, expected: str) -> None:
         self.got = got
         self.expected = expected
-        super().__init__(f"got {got}, expected {expected}")
+        super().__init__(f"got {got}, expected {expected}" if got else f"expected {expected}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.got, self.expected))
