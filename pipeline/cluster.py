@@ -125,20 +125,23 @@ def count_groups(
     """As many as were asked for, or as the nodes hold. At least one: its placement says what is missing."""
     if parallel.groups is not None:
         return parallel.groups
-    if device == "cuda":
-        room = [math.floor(node.get("GPU", 0)) for node in nodes]
-        size = parallel.ranks
-        others = [placing.encoder_cards] * cluster.num_encoders + [placing.finisher_cards] * cluster.num_finishers
-        for cards in others:  # from the fullest node
-            room[room.index(max(room))] -= cards
-    else:
-        room = [math.floor(node.get("CPU", 0)) for node in nodes]
-        size = parallel.ranks * parallel.threads_per_rank
-        for _ in range(cluster.num_encoders + cluster.num_finishers):  # they need a CPU each, from the fullest node
-            room[room.index(max(room))] -= 1
+    solo = [placing.encoder_cards] * cluster.num_encoders + [placing.finisher_cards] * cluster.num_finishers
+    cpus = _groups(nodes, "CPU", [1] * len(solo), parallel.ranks * parallel.threads_per_rank, cluster)
+    if device != "cuda":
+        return max(cpus, 1)
+    return max(min(_groups(nodes, "GPU", solo, parallel.ranks, cluster), cpus), 1)
+
+
+def _groups(
+    nodes: Sequence[Mapping[str, float]], resource: str, solo: Sequence[int], size: int, cluster: ClusterSettings
+) -> int:
+    """That hold `size` of a resource each, beside encoders and finishers, which take theirs from the fullest nodes."""
+    room = [math.floor(node.get(resource, 0)) for node in nodes]
+    for count in solo:
+        room[room.index(max(room))] -= count
     if cluster.placement == "PACK":
-        return max(sum(room) // size, 1)
-    return max(sum(max(each, 0) // size for each in room), 1)
+        return sum(room) // size
+    return sum(max(each, 0) // size for each in room)
 
 
 class RayFleet:

@@ -97,8 +97,12 @@ def values_hash(values: JsonDict) -> str:
 def model_hash(model: ModelConfig, weights_digest: str) -> str:
     """Of all that a row cannot say itself: defaults, limits and the size table reach a clip as values of its own."""
     config = {name: value for name, value in _plain(model).items() if name not in SAID_BY_ROWS}
+    # These came later: what was done before them stays done.
     if model.codecs.band_rows == Codecs.band_rows:
-        del config["codecs"]["band_rows"]  # it came later: what was done before it stays done
+        del config["codecs"]["band_rows"]
+    for name in ("compiled", "fp8"):
+        if not config[name]:
+            del config[name]
     config["sampling"] = {k: v for k, v in config["sampling"].items() if k not in ("steps", "negative_prompt")}
     return _digest({"config": config, "weights": weights_digest})
 

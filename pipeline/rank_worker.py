@@ -16,7 +16,7 @@ from model.shapes import ClipShape
 from pipeline.card import NoCard, check_card
 from pipeline.errors import GroupLost
 from pipeline.fleet import OUT_OF_MEMORY
-from pipeline.scratch import scratch_folder
+from pipeline.scratch import scratch_folder, sweep
 from pipeline.settings import ClusterSettings
 from pipeline.types import Clip, ClipFailure
 from pipeline.worker import Seat, Verdict, Workplace, address, begin, failure, seat
@@ -85,6 +85,7 @@ class RankWorker:
         from pipeline.requests import smallest_shape
 
         placing, folder = self.place.placing, None
+        sweep()  # what killed ranks have left on this node: ours, too, ends by being killed
         if placing.stages == "disk":
             self.folder = scratch_folder()
             folder = Path(self.folder.name)

@@ -99,6 +99,7 @@ class PromptEncoder:
             self.sounds = build_sound_encoder(model, reader, device=device) if self.place.sounds else None
             if placing.text != "disk" and not cards:
                 placing = RESIDENT  # there is no card to bring layers to
+            sweep()  # what killed ones have left on this node
             self.folder = scratch_folder() if placing.text == "disk" else None
             folder = Path(self.folder.name) if self.folder is not None else None
             build = partial(

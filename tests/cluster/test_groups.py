@@ -354,7 +354,8 @@ def test_storage_that_says_no_is_told_as_such(place: Workplace, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("nodes", "tp", "device", "placement", "count"),
     [
-        ([{"CPU": 8.0, "GPU": 8.0}] * 2, 4, "cuda", "STRICT_PACK", 4),
+        ([{"CPU": 12.0, "GPU": 8.0}] * 2, 4, "cuda", "STRICT_PACK", 4),
+        ([{"CPU": 8.0, "GPU": 8.0}], 1, "cuda", "STRICT_PACK", 6),  # encoder and finisher want a CPU each
         ([{"CPU": 8.0, "GPU": 3.0}] * 2, 2, "cuda", "STRICT_PACK", 2),
         ([{"CPU": 8.0, "GPU": 3.0}] * 2, 2, "cuda", "PACK", 3),
         ([{"CPU": 6.0}], 2, "cpu", "STRICT_PACK", 2),
@@ -367,7 +368,7 @@ def test_groups_fill_the_cluster(nodes: Any, tp: int, device: str, placement: An
 
 
 def test_cards_of_encoders_and_finishers_are_no_groups() -> None:
-    settings, nodes = ClusterSettings(num_encoders=2), [{"CPU": 8.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
+    settings, nodes = ClusterSettings(num_encoders=2), [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
     counts = [
         count_groups(ParallelSettings(tp=2), settings, device="cuda", nodes=nodes, placing=placing)
         for placing in (

@@ -32,6 +32,7 @@ def test_nothing_is_rendered_twice_then_exactly_what_changed(
     rows["three"]["seed"] = 33
     rows["four"]["duration"] = 4
     changed = write_manifest(tmp_path / "changed.parquet", list(rows.values()))
+    shutil.copy(finished.manifest.with_name("beeps.flac"), tmp_path)  # which one of the rows names
     some = caller.render(changed, output)
     assert some.returncode == 0, said(some)
     new = {record["clip_id"] for name, record in records(output).items() if before.get(name) != record}
