@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.runs import ROOT, Caller, bare_path, said, write_manifest
 from tests.sounds import beeps, sound_file
 
-BEEPS = beeps(3.5, [0.5, 1.5, 2.5])
+BEEPS = beeps(4.5, [0.5, 1.5, 2.5])  # longer than any of the clips
 ROWS: list[dict[str, Any]] = [
     {
         "clip_id": "one",
