@@ -19,9 +19,8 @@ from model.placing import Placing
 from model.renderer import Latents, Renderer, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
-from pipeline.cluster import RayFleet, choose_device, count_groups
+from pipeline.cluster import RayFleet
 from pipeline.crews.deadlines import ENOUGH
-from pipeline.errors import ConfigError
 from pipeline.fleet import (
     OUT_OF_MEMORY,
     Done,
@@ -33,7 +32,6 @@ from pipeline.fleet import (
     RenderOrder,
     Text,
 )
-from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.types import ImageRef
 from pipeline.worker import Workplace
 from tests.cluster.fleets import MODEL, SHAPE, clip, event_of, fleet_of, render_order, started, workplace
@@ -351,37 +349,6 @@ def test_storage_that_says_no_is_told_as_such(place: Workplace, tmp_path: Path) 
         assert refused.failure.kind == "StoreError"
 
 
-@pytest.mark.parametrize(
-    ("nodes", "tp", "device", "placement", "count"),
-    [
-        ([{"CPU": 12.0, "GPU": 8.0}] * 2, 4, "cuda", "STRICT_PACK", 4),
-        ([{"CPU": 8.0, "GPU": 8.0}], 1, "cuda", "STRICT_PACK", 6),  # encoder and finisher want a CPU each
-        ([{"CPU": 8.0, "GPU": 3.0}] * 2, 2, "cuda", "STRICT_PACK", 2),
-        ([{"CPU": 8.0, "GPU": 3.0}] * 2, 2, "cuda", "PACK", 3),
-        ([{"CPU": 6.0}], 2, "cpu", "STRICT_PACK", 2),
-        ([{"CPU": 1.0}], 8, "cpu", "STRICT_PACK", 1),
-    ],
-)
-def test_groups_fill_the_cluster(nodes: Any, tp: int, device: str, placement: Any, count: int) -> None:
-    settings = ClusterSettings(placement=placement)
-    assert count_groups(ParallelSettings(tp=tp), settings, device=device, nodes=nodes) == count
-
-
-def test_cards_of_encoders_and_finishers_are_no_groups() -> None:
-    settings, nodes = ClusterSettings(num_encoders=2), [{"CPU": 32.0, "GPU": 8.0}, {"CPU": 32.0, "GPU": 4.0}]
-    counts = [
-        count_groups(ParallelSettings(tp=2), settings, device="cuda", nodes=nodes, placing=placing)
-        for placing in (
-            Placing(),
-            Placing(text="cards"),
-            Placing(text="cards", text_cards=2),
-            Placing(decode="card"),
-            Placing(text="cards", decode="card"),
-        )
-    ]
-    assert counts == [6, 5, 4, 5, 4]
-
-
 def test_a_finisher_that_decodes_on_a_card_asks_for_one(place: Workplace) -> None:
     """There is none here, and no node is to blame for that."""
     wanting = dataclasses.replace(place, device="cuda", placing=Placing(decode="card"))
@@ -391,12 +358,3 @@ def test_a_finisher_that_decodes_on_a_card_asks_for_one(place: Workplace) -> Non
     assert isinstance(lost, Lost)
     assert (lost.kind, lost.node) == ("unplaced", None)
     assert "1 GPU" in lost.reason, lost.reason
-
-
-def test_cards_that_will_come_are_as_good_as_cards() -> None:
-    """An autoscaler starts the nodes that placement groups ask for; there are none before."""
-    nodes = [{"CPU": 0.0}]
-    assert choose_device(ClusterSettings(device="cuda", grows=True), nodes) == "cuda"
-    assert choose_device(ClusterSettings(device="auto", grows=True), nodes) == "cpu"
-    with pytest.raises(ConfigError, match=r"cluster\.device is cuda, but no node"):
-        choose_device(ClusterSettings(device="cuda"), nodes)
