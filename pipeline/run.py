@@ -36,6 +36,7 @@ from pipeline.probing import probe
 from pipeline.progress import progress
 from pipeline.recording import RunRecorder, check_output
 from pipeline.results import RunFacts
+from pipeline.room import choose_device, count_groups
 from pipeline.run_log import RunLog
 from pipeline.settings import RunSettings
 from pipeline.signals import Signals
@@ -204,13 +205,14 @@ def _drive(
     oversight: Oversight,
 ) -> Outcome:
     from pipeline import cluster  # Ray takes half a second to import; a run with nothing to do never needs it
+    from pipeline.crews.ray_fleet import RayFleet
     from pipeline.worker import Workplace
 
     signals = Signals(oversight.stop)
     with signals.caught(), cluster.connect(settings.cluster, parallel=settings.parallel):
         signals.listen()  # Ray has put a handler of its own in the place of ours
         nodes = cluster.node_resources()
-        device = cluster.choose_device(settings.cluster, nodes)
+        device = choose_device(settings.cluster, nodes)
         place = Workplace(
             model=settings.model,
             weights=settings.weights,
@@ -236,10 +238,10 @@ def _drive(
             placing=settings.placing,
         )
         placing = settings.placing
-        groups = cluster.count_groups(parallel, settings.cluster, device=device, nodes=nodes, placing=placing)
+        groups = count_groups(parallel, settings.cluster, device=device, nodes=nodes, placing=placing)
         own = settings.cluster.address is None
         recorder.placed(device=device, nodes=nodes, groups=min(groups, len(clips)), tp=parallel.ranks, own=own)
-        fleet = cluster.RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)
+        fleet = RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)
         with progress() as show:
 
             def observe(snapshot: Snapshot) -> None:

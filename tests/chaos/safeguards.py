@@ -269,7 +269,7 @@ SAFEGUARDS = (
     ),
     Safeguard(
         "a node that joins takes the place of what was given up",
-        "pipeline/cluster.py",
+        "pipeline/crews/ray_fleet.py",
         "sum(crew_id not in self._given_up for crew_id in same)",
         "len(same)",
         "cluster/test_nodes.py::test_a_fixed_number_of_crews_grows_only_in_the_place_of_those_that_are_given_up",

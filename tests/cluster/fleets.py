@@ -11,7 +11,7 @@ import ray
 from model.shapes import clip_shape
 from model.text import build_text_encoder
 from model.weights import LocalWeights
-from pipeline.cluster import RayFleet
+from pipeline.crews.ray_fleet import RayFleet
 from pipeline.fleet import Event, Ready, RenderOrder
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings

@@ -19,8 +19,8 @@ from model.placing import Placing
 from model.renderer import Latents, Renderer, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
-from pipeline.cluster import RayFleet
 from pipeline.crews.deadlines import ENOUGH
+from pipeline.crews.ray_fleet import RayFleet
 from pipeline.fleet import (
     OUT_OF_MEMORY,
     Done,

@@ -17,9 +17,9 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
-from pipeline.cluster import RayFleet
 from pipeline.crews.group import RenderGroup
 from pipeline.crews.placements import names_of, place
+from pipeline.crews.ray_fleet import RayFleet
 from pipeline.fleet import Done, Event, Gpu, Joined, Lost
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from model.placing import Placing
-from pipeline.cluster import choose_device, count_groups
 from pipeline.errors import ConfigError
+from pipeline.room import choose_device, count_groups
 from pipeline.settings import ClusterSettings, ParallelSettings
 
 
