@@ -279,7 +279,7 @@ SAFEGUARDS = (
         "pipeline/crews/crew.py",
         "            ray.kill(actor, no_restart=True)\n",
         "            pass\n",
-        "cluster/test_groups.py::test_a_frozen_rank_is_named_as_the_culprit",
+        "cluster/test_groups.py::test_an_idle_process_that_is_killed_or_frozen_is_noticed_without_an_order",
     ),
     Safeguard(
         "the place of a lost group is given back",
