@@ -36,9 +36,19 @@ class JobSettings:
         return address
 
 
-def submit_ray_job(values: Mapping[str, Any], asked: Asked) -> int:
+def check_ray_job(values: Mapping[str, Any]) -> JobSettings:
+    """ConfigError for what is missing here, whatever the table holds."""
     own = {key: values[key] for key in ("address", "python", "pass_env", "output", "dry_run")}
     settings = build(JobSettings, own, at="")
+    for name in settings.pass_env:
+        _variable(name)
+    if not settings.dry_run:
+        _ = settings.server
+    return settings
+
+
+def submit_ray_job(values: Mapping[str, Any], asked: Asked) -> int:
+    settings = check_ray_job(values)
     environment = {name: _variable(name) for name in settings.pass_env}
     words = words_there(values[TYPED])
     entrypoint = shlex.join([settings.python, "-m", "jobs", "render", *words])

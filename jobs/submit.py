@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.elsewhere import TYPED, run_name, wants_kuberay
 from jobs.kuberay import start_job
-from jobs.ray_jobs import place_there, submit_ray_job
+from jobs.ray_jobs import check_ray_job, place_there, submit_ray_job
 from jobs.settings import run_settings
 from pipeline.again import Asked, mark_of
 from pipeline.errors import ConfigError
@@ -28,6 +28,8 @@ def submit(values: Mapping[str, Any]) -> int:
     for key in ("dry_run", "check"):
         if not isinstance(values[key], bool):
             raise ConfigError(f"{key}: got {values[key]!r}, expected true or false")
+    if not wants_kuberay(values):
+        check_ray_job(values)  # a large table takes minutes to read
     looks = values["check"] and not values["dry_run"]
     left = rows_left(settings) if looks else None
     where = settings.output if wants_kuberay(values) else place_there(settings.output)

@@ -78,6 +78,20 @@ def test_what_cannot_be_submitted_is_said_in_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "address is None, expected"), (["address=http://127.0.0.1:9", "pass_env=[NOT_SET]"], "names NOT_SET")],
+)
+def test_what_is_missing_here_is_said_before_the_table_is_read(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert main(["submit", "manifest=nowhere.parquet", "output=o", *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "nowhere.parquet" not in err
+
+
 @contextmanager
 def jobs_server_of(ray_version: str) -> Iterator[tuple[str, list[str]]]:
     """Its address, and what was asked of it. A real Ray of another version would have to be installed beside ours; this
