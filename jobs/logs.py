@@ -119,7 +119,7 @@ class _OfClip:
 
     def end(self, found: RunStatus) -> Iterator[str]:
         """What became of it."""
-        for clip in given_up(self.store, clip_id=self.clip_id):
+        for clip in given_up(self.store, clip_ids=[self.clip_id]):
             yield f"failed {clip}"
         ledger = Ledger(self.store)
         for key in ledger.record_keys():

@@ -1,11 +1,14 @@
 """Gives clips that failed another chance: what says that they gave up is removed, the next run tries them again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.errors import StoreError
 from pipeline.ledger import NUM_READERS, Ledger
+from pipeline.manifest.tables import RESULTS
+from pipeline.results import result_ids
 from pipeline.side_by_side import side_by_side
 from pipeline.store import Store
 
@@ -22,12 +25,24 @@ class GivenUp:
         return f"{self.clip_id}: {self.reason}"
 
 
-def given_up(store: Store, *, reason: str | None = None, clip_id: str | None = None) -> Iterator[GivenUp]:
+def given_up(
+    store: Store, *, reason: str | None = None, clip_ids: Collection[str] | None = None
+) -> Iterator[GivenUp]:
     """Those that fit: `reason` is a part of theirs. One that cannot be read fits no reason."""
-    keys = (key for key in Ledger(store).failure_keys() if clip_id in (None, clip_of(key)))
+    keys = (key for key in Ledger(store).failure_keys() if clip_ids is None or clip_of(key) in clip_ids)
     for found in side_by_side(lambda key: _read(store, key), keys, threads=NUM_READERS):
         if reason is None or reason in found.reason:
             yield found
+
+
+def unknown_clips(store: Store, clip_ids: Collection[str]) -> list[str]:
+    """Ids that no failure, no record and no row of the results has."""
+    ledger = Ledger(store)
+    wanted = dict.fromkeys(clip_ids)
+    known = {clip_of(key) for key in chain(ledger.failure_keys(), ledger.record_keys()) if clip_of(key) in wanted}
+    if len(known) < len(wanted) and store.head(RESULTS) is not None:
+        known |= {clip_id for clip_id in result_ids(store.where(RESULTS), store.settings) if clip_id in wanted}
+    return [clip_id for clip_id in wanted if clip_id not in known]
 
 
 def requeue(store: Store, found: GivenUp) -> None:

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from pipeline.ledger import record_key
 from pipeline.manifest.index import RowIndex
 from pipeline.manifest.reading import Manifest
-from pipeline.manifest.tables import PREFIX_KEY, RESULTS
+from pipeline.manifest.tables import PREFIX_KEY, RESULTS, open_source
 from pipeline.outcomes import Outcomes
 from pipeline.publication import file_name
 from pipeline.scratch import temporary_folder
-from pipeline.store import Store
+from pipeline.store import StorageSettings, Store
 from pipeline.summary import Snapshot
 from pipeline.types import GroupStatus, JsonDict
 
@@ -96,6 +96,14 @@ def write_results(store: Store, manifest: Manifest, outcomes: Outcomes) -> None:
             for batch in batches:
                 writer.write_batch(batch)
         store.put_file(RESULTS, file)
+
+
+def result_ids(address: str, settings: StorageSettings) -> Iterator[str]:
+    """The ids of all rows of results that a run has left."""
+    source = open_source(address, storage=settings)
+    name = (source.schema.metadata or {}).get(PREFIX_KEY, b"render_").decode() + "clip_id"
+    for batch in source.batches([name]):
+        yield from batch.data.column(name).to_pylist()
 
 
 @dataclass(frozen=True, kw_only=True)

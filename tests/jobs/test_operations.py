@@ -287,6 +287,21 @@ def test_one_clip_is_requeued_and_what_cannot_be_read_goes_with_all(live: Live, 
     assert failed(live) == set()
 
 
+def test_an_id_that_nothing_has_requeues_nothing(live: Live, said: Lines) -> None:
+    live.end()
+    for state in ("FAILED", "CANCELED"):
+        (line,) = said(live.store, "requeue", "clip=lost-1,nobody,who", f"state={state}", code=2)
+        assert f"clip: {live.store.uri} has no nobody, who, expected clip_ids of rows, records or failures" in line
+        assert line.endswith("; nothing was requeued")
+    (line,) = said(live.store, "requeue", "clip=" + ",".join(f"x{n}" for n in range(7)), code=2)
+    assert "has no x0, x1, x2, x3, x4 and 2 more, " in line
+    assert failed(live) == {"lost-1", "lost-2", "empty"}
+    for there in ("done", "left"):  # a record, a row
+        assert said(live.store, "requeue", f"clip={there}") == [f"{live.store.uri}: 0 clips requeued"]
+    assert len(said(live.store, "requeue", "clip=lost-1,lost-2")) == 4
+    assert failed(live) == {"empty"}
+
+
 def test_canceled_clips_need_no_requeue(live: Live, said: Lines) -> None:
     live.end(canceled=True)
     (line,) = said(live.store, "requeue", "state=CANCELED")
