@@ -1,6 +1,7 @@
 """`happyhorse audit output=Y [manifest=X]`: is everything there, once, and as recorded? Exit 0 yes, 1 no, 2 unknown."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -93,6 +94,8 @@ def _lines(store: Store, run: JsonDict | None, rows: Rows | None, unread: str, r
     found = report.findings
     yield f"{store.uri}" + (f", run {run.get('run_id')}" if run else "")
     yield from (f"  {name:<11}{text}" for name, text in _table(rows, report))
+    if rows is not None and run is not None and rows.num_rows > len(rows.index):
+        yield f"  INVALID    {_invalid(rows, model=run['settings']['model']['name'])}"
     if rows is None:
         yield f"  rows were not checked, only records and files: {unread}"
     yield from map(str, found.kept[:SHOWN])
@@ -120,6 +123,12 @@ def _table(rows: Rows | None, report: AuditReport) -> Iterator[tuple[str, str]]:
         yield "at work", f"{_at_work(report)}; {_counted(report.unrecorded)} not recorded yet"
     yield "failures", f"{report.num_failures:,}, {report.num_overtaken:,} of clips that have a record since"
     yield "leases", f"{report.lease.num_stale:,} that nobody gave back"
+
+
+def _invalid(rows: Rows, *, model: str) -> str:
+    """What the word means, and which command says why."""
+    command = shlex.join(["happyhorse", "plan", f"manifest={rows.manifest}", f"model={model}"])
+    return f"rows as they are now of which no clip can be made; `{command}` lists what is wrong with them"
 
 
 def _at_work(report: AuditReport) -> str | None:

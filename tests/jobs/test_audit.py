@@ -1,6 +1,7 @@
 """`happyhorse audit` as a person meets it: what is printed, and the exit code."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from jobs.cli import main
 from pipeline.store import Store, open_store
-from tests.outputs import finish_output, key_of, make_media
+from tests.manifests import write
+from tests.outputs import ROWS, finish_output, key_of, make_media
 from tests.small_disk import mounted
 
 
@@ -123,6 +125,21 @@ def test_a_manifest_that_has_moved(finished: tuple[Store, Path], capsys: pytest.
         assert answer(output, capsys, f"manifest={moved}")["rows"]["SUCCEEDED"] == 4
     finally:
         moved.rename(manifest)
+
+
+def test_rows_of_which_no_clip_can_be_made_are_explained(
+    finished: tuple[Store, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, _ = finished
+    wrong = write(tmp_path, ROWS | {"prompt": ["", *ROWS["prompt"][1:]]}, name="two words.parquet")
+    assert audited(output, f"manifest={wrong}") == 0
+    out = capsys.readouterr().out
+    assert "1 INVALID" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("  INVALID "))
+    words = shlex.split(line.split("`")[1])
+    assert words == ["happyhorse", "plan", f"manifest={wrong}", "model=small"]
+    assert main([words[1], words[2], "model=foal"]) == 2  # the name of a model that conf/ has
+    assert "row 0, column prompt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
