@@ -13,7 +13,6 @@ from pipeline.requeue import given_up, requeue, unknown_clips
 from pipeline.status import read_status
 from pipeline.store import StorageSettings, Store, open_store
 
-
 SHOWN = 5  # ids that nothing has
 
 
@@ -57,6 +56,6 @@ def _check_ids(store: Store, clip_ids: Sequence[str]) -> None:
     if unknown:
         more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         raise ConfigError(
-            f"clip: {store.uri} has no {', '.join(unknown[:SHOWN])}{more}, expected clip_ids of rows, records or failures "
-            "there (results.parquet has them all); nothing was requeued"
+            f"clip: {store.uri} has no {', '.join(unknown[:SHOWN])}{more}, expected clip_ids of rows, records or "
+            "failures there (results.parquet has them all); nothing was requeued"
         )

@@ -73,7 +73,7 @@ def _named(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join("null" if argument is NoneType else _named(argument) for argument in arguments)
     if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
+        return f"one of {', '.join(a if isinstance(a, str) else _shown(a) for a in arguments)}"
     if origin is tuple:
         return "a list"
     return _PLAIN.get(hint, "a table")

@@ -1,8 +1,9 @@
 """Removing what a crash, or a change of mind, has left in an output: files that no record names, superseded records.
 
-Nothing that anybody counts on goes: not what a run at work may still record, nor what `results.parquet` names. First
-files are listed, then the lease is looked at, then records: what a run uploads later is not among the files, what it
-uploaded before is younger than its lease, or named by a record.
+Nothing that anybody counts on goes: not what a run at work may still record, not what `results.parquet` names, and,
+unless that is asked for, no superseded record that nothing replaces (a run of some rows leaves others as they were).
+First files are listed, then the lease is looked at, then records: what a run uploads later is not among the files, what
+it uploaded before is younger than its lease, or named by a record.
 """
 
 import logging
@@ -50,25 +51,37 @@ class Removal:
         return f"{self.key}{size}: {self.reason}"
 
 
+@dataclass(kw_only=True)
+class Superseded:
+    """Records that none of `rows` asks for are to go where another one of their clip counts, with its files there."""
+
+    rows: Rows
+    all: bool = False  # the others as well: of clips that have no row, or were not made again yet
+    num_kept: int = 0  # of those others, left alone; known at the end
+
+    def __post_init__(self) -> None:
+        bad = self.rows.num_rows - len(self.rows.index)
+        if bad:
+            words = f"no clip can be made of {bad} row(s); what they had would be superseded"
+            raise ConfigError(f"{self.rows.manifest}: {words}")
+
+
 def clean_output(
-    store: Store, *, rows: Rows | None, lease: LeaseSettings, dry_run: bool, machine: Machine = REAL
+    store: Store, *, superseded: Superseded | None, lease: LeaseSettings, dry_run: bool, machine: Machine = REAL
 ) -> Iterator[Removal]:
     """Each thing that goes, before it does; it is gone when the next one is asked for. With `dry_run` nothing goes.
 
-    `rows`: records that none of them has go too; None: no record does. LeaseHeld if a run is at work that may count on
-    them. A record that cannot be read is a StoreError: its files would look like nobody's.
+    Without `superseded` no record goes; with it LeaseHeld if a run is at work that may count on them. A record that
+    cannot be read is a StoreError: its files would look like nobody's.
     """
     if store.head(RUN) is None:
         raise ConfigError(f"{store.where(RUN)} is not there: no run has left anything to remove")
-    if rows is not None and rows.num_rows > len(rows.index):
-        bad = rows.num_rows - len(rows.index)
-        raise ConfigError(f"{rows.manifest}: no clip can be made of {bad} row(s); what they had would be superseded")
     with ExitStack() as stack:
         claims = stack.enter_context(fetched_claims(store))
         listed = listed_files(store)
         take = partial(acquire, store, settings=lease, machine=machine)
-        held, before = _take_lease(store, stack, take, must=rows is not None, dry_run=dry_run)
-        for removal in _removals(store, claims, rows=rows, listed=listed, before=before):
+        held, before = _take_lease(store, stack, take, must=superseded is not None, dry_run=dry_run)
+        for removal in _removals(store, claims, superseded=superseded, listed=listed, before=before):
             yield removal
             if not dry_run:
                 if held is not None:
@@ -100,16 +113,15 @@ def _take_lease(
 
 
 def _removals(
-    store: Store, claims: Claims, *, rows: Rows | None, listed: KeySet, before: datetime
+    store: Store, claims: Claims, *, superseded: Superseded | None, listed: KeySet, before: datetime
 ) -> Iterator[Removal]:
     """Records first: a crash then leaves files without a record, never a record without files."""
-    claimed, named = KeySet(claims.names()), KeySet(claims.names())
-    wanted = rows.record_keys() if rows is not None else None
-    for key, record in _records(store):
-        if wanted is None or key in wanted or key in claimed or key != record.key:  # the last: for `audit` to find
+    named = KeySet(claims.names())
+    if superseded is None:
+        for _, record in _records(store, Ledger(store).record_keys()):
             named.add(own_names(record))
-        else:
-            yield Removal(key=key, size_bytes=None, reason="no row asks for it with these settings")
+    else:
+        yield from _old_records(store, claims, superseded, listed=listed, named=named)
     for entry in orphans(store, listed=listed, named=named):
         if entry.modified_at < before and OURS.fullmatch(entry.key):
             yield Removal(key=entry.key, size_bytes=entry.size_bytes, reason="no record names it")
@@ -122,9 +134,31 @@ def _removals(
             yield Removal(key=entry.key, size_bytes=entry.size_bytes, reason="of a start that was cut off")
 
 
-def _records(store: Store) -> Iterator[tuple[str, ClipRecord]]:
+def _old_records(
+    store: Store, claims: Claims, superseded: Superseded, *, listed: KeySet, named: KeySet
+) -> Iterator[Removal]:
+    """What records that stay name is added to `named`. All are read before the first goes."""
+    claimed, wanted = KeySet(claims.names()), superseded.rows.record_keys()
+    old, made = KeySet(), KeySet()  # keys; ids of clips that are there as they are wanted
+    for key, record in _records(store, Ledger(store).record_keys()):
+        counts = key in wanted or key in claimed
+        if not counts and key == record.key:
+            old.add([key])
+            continue
+        named.add(own_names(record))  # of another one's name: for `audit` to find
+        if counts and listed.contains([file.name for file in record.finished.files.values()]).all():
+            made.add([record.clip_id])
+    for key, record in _records(store, (key for key in Ledger(store).record_keys() if key in old)):
+        if superseded.all or record.clip_id in made:
+            yield Removal(key=key, size_bytes=None, reason="no row asks for it with these settings")
+        else:
+            superseded.num_kept += 1
+            named.add(own_names(record))
+
+
+def _records(store: Store, keys: Iterator[str]) -> Iterator[tuple[str, ClipRecord]]:
     ledger = Ledger(store)
-    return side_by_side(lambda key: (key, ledger.read_record(key)), ledger.record_keys(), threads=NUM_READERS)
+    return side_by_side(lambda key: (key, ledger.read_record(key)), keys, threads=NUM_READERS)
 
 
 def _remove(store: Store, removal: Removal) -> None:

@@ -25,9 +25,7 @@ class GivenUp:
         return f"{self.clip_id}: {self.reason}"
 
 
-def given_up(
-    store: Store, *, reason: str | None = None, clip_ids: Collection[str] | None = None
-) -> Iterator[GivenUp]:
+def given_up(store: Store, *, reason: str | None = None, clip_ids: Collection[str] | None = None) -> Iterator[GivenUp]:
     """Those that fit: `reason` is a part of theirs. One that cannot be read fits no reason."""
     keys = (key for key in Ledger(store).failure_keys() if clip_ids is None or clip_of(key) in clip_ids)
     for found in side_by_side(lambda key: _read(store, key), keys, threads=NUM_READERS):

@@ -74,7 +74,7 @@ def test_a_run_leaves_records_results_and_success_and_a_second_one_does_nothing(
     third = render_manifest(run_settings(tmp_path, weights, cluster=cluster))
     assert (third.exit_code, third.num_rendered) == (0, 1)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / EMBEDDINGS).iterdir()} == embeddings
-    leavings = clean_output(open_store(str(tmp_path / "out")), rows=None, lease=LeaseSettings(), dry_run=True)
+    leavings = clean_output(open_store(str(tmp_path / "out")), superseded=None, lease=LeaseSettings(), dry_run=True)
     assert {each.key.partition(".")[0] for each in leavings} == {"clips/bb"}, (
         "of the record that was removed, and no more"
     )

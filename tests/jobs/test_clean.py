@@ -6,6 +6,7 @@ import pytest
 
 from jobs.cli import main
 from pipeline.store import Store, open_store
+from tests.manifests import write
 from tests.outputs import ROWS, finish_output, make_media
 
 ORPHAN = "clips/a.99999999.mp4"
@@ -38,9 +39,30 @@ def test_superseded_records_are_asked_for(finished: tuple[Store, Path], capsys: 
     assert len(list(store.list("records"))) == len(ROWS["clip_id"])
 
 
+def test_what_nothing_has_replaced_stays_and_is_said(
+    finished: tuple[Store, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table holds clip a alone, and with another seed; no run has been since."""
+    store, _ = finished
+    other = write(tmp_path, {name: [*values[:1]] for name, values in ROWS.items()} | {"seed": [99]})
+    results = store.get("results.parquet")  # names what the last run made, which stays anyway
+    store.delete("results.parquet")
+    try:
+        for word, said in (("true", "4 superseded records stay with their files"), ("all", "11 files of")):
+            assert (
+                main(["clean", f"output={store.uri}", f"superseded={word}", f"manifest={other}", "dry_run=true"]) == 0
+            )
+            out = capsys.readouterr().out
+            assert said in out
+            assert ("would remove" in out) == (word == "all")
+    finally:
+        store.put("results.parquet", results)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["output=x", "superseded=yes"], 'superseded: got "yes", expected one of true, false, all'),
         (["output=nowhere"], "run.json is not there: no run has left anything to remove"),
         (["output=nowhere", "superseded=true"], "run.json is not there: it is not known with which settings"),
         (["output=x", "manifest=y"], "manifest= says which records are superseded: it goes with superseded=true"),

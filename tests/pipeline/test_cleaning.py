@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.audit.rows import Rows, read_rows
-from pipeline.cleaning import Removal, clean_output
+from pipeline.audit.rows import read_rows
+from pipeline.cleaning import Removal, Superseded, clean_output
 from pipeline.errors import ConfigError, LeaseHeld, StoreError
 from pipeline.lease.holder import Machine
 from pipeline.probing import PROBE, StoreMode
@@ -24,26 +24,28 @@ ORPHANS = ("clips/a.99999999.mp4", "clips/zz.88888888.wav")
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
 
 
-def clean(output: Output, *, rows: Rows | None = None, dry_run: bool = False, **options: Any) -> list[str]:
+def clean(output: Output, *, superseded: Superseded | None = None, dry_run: bool = False, **options: Any) -> list[str]:
     """Keys in the order in which they went."""
-    return [each.key for each in clean_output(output.store, rows=rows, lease=LEASE, dry_run=dry_run, **options)]
+    return [
+        each.key for each in clean_output(output.store, superseded=superseded, lease=LEASE, dry_run=dry_run, **options)
+    ]
 
 
 def keys(store: Store) -> set[str]:
     return {each.key for each in store.list() if not each.key.startswith("lease/")}
 
 
-def rows_of(output: Output) -> Rows:
-    return read_rows(row_settings(output.manifest), StorageSettings())
+def old(output: Output, *, all: bool = False) -> Superseded:
+    return Superseded(rows=read_rows(row_settings(output.manifest), StorageSettings()), all=all)
 
 
 def touch(store: Store, key: str, *, at: datetime = LONG_AGO) -> None:
     os.utime(f"{store.uri}/{key}", (at.timestamp(), at.timestamp()))
 
 
-def rerun(output: Output, **changes: list[Any]) -> None:
-    """With a changed manifest, to the end."""
-    write(output.folder, ROWS | changes)
+def rerun(output: Output, *, num_rows: int | None = None, **changes: list[Any]) -> None:
+    """With a changed manifest, or the first rows of it, to the end."""
+    write(output.folder, {name: values[:num_rows] for name, values in (ROWS | changes).items()})
     run = Run(output.store, output.manifest, run_id="rerun", media=output.media, folder=output.folder)
     for clip in run.manifest.load(run.recorder.plan.to_render):
         run.record(clip, run.upload(clip, attempt=f"5555{clip.row:04}"))
@@ -66,7 +68,7 @@ def test_each_thing_is_said_before_it_goes(output: Output) -> None:
     for key in ORPHANS:
         output.store.put(key, b"12345")
     said: list[Removal] = []
-    for removal in clean_output(output.store, rows=None, lease=LEASE, dry_run=False):
+    for removal in clean_output(output.store, superseded=None, lease=LEASE, dry_run=False):
         assert output.store.head(removal.key) == removal.size_bytes == 5
         assert [output.store.head(each.key) for each in said] == [None] * len(said)
         said.append(removal)
@@ -83,7 +85,7 @@ def test_where_no_run_was_nothing_goes(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.put(ORPHANS[0], b"my holidays")
     with pytest.raises(ConfigError, match=r"run\.json is not there: no run has left anything to remove"):
-        list(clean_output(store, rows=None, lease=LEASE, dry_run=False))
+        list(clean_output(store, superseded=None, lease=LEASE, dry_run=False))
 
 
 def test_files_of_a_record_that_is_damaged_or_gone_stay(output: Output) -> None:
@@ -128,7 +130,7 @@ def test_what_a_run_at_work_has_uploaded_stays_and_is_recorded(output: Output) -
     assert clean(output, dry_run=True) == [ORPHANS[0]]
     assert clean(output, machine=Clock(run.lease.renew).machine()) == [ORPHANS[0]]
     with pytest.raises(LeaseHeld):
-        clean(output, rows=rows_of(output), machine=Clock(run.lease.renew).machine())
+        clean(output, superseded=old(output), machine=Clock(run.lease.renew).machine())
     run.record(clip, finished)
     run.close()
     assert output.findings() == []
@@ -165,36 +167,62 @@ def test_a_run_that_only_seemed_to_be_gone_is_told(output: Output) -> None:
 
 
 def test_records_that_no_row_has_go_on_request_with_their_files(anywhere: Output) -> None:
-    old = key_of(anywhere.store, "d")
+    before = key_of(anywhere.store, "d")
     rerun(anywhere, seed=[1, 2, 3, 44])
     assert clean(anywhere) == []
     assert anywhere.audit().num_superseded == 1
-    gone = clean(anywhere, rows=rows_of(anywhere))
-    assert gone[0] == old
-    assert set(gone) == {old, *(f"clips/d.00000003.{kind}" for kind in ("mp4", "wav", "jpg"))}
+    gone = clean(anywhere, superseded=old(anywhere))
+    assert gone[0] == before
+    assert set(gone) == {before, *(f"clips/d.00000003.{kind}" for kind in ("mp4", "wav", "jpg"))}
     report = anywhere.audit()
     assert (report.num_records, report.num_superseded, report.orphans.count) == (4, 0, 0)
     assert anywhere.findings() == []
 
 
+def test_a_clip_that_was_not_made_again_keeps_its_files(output: Output) -> None:
+    """As after a run with other settings and limit=2: the other two rows' records are superseded, and all there is."""
+    seeds = {"seed": [11, 22, 33, 44]}
+    rerun(output, num_rows=2, **seeds)
+    write(output.folder, ROWS | seeds)
+    assert output.audit().num_superseded == 4
+    replaced = old(output)
+    gone = clean(output, superseded=replaced, dry_run=True)
+    assert clean(output, superseded=old(output)) == gone
+    assert {key.split("/")[1][0] for key in gone} == {"a", "b"}
+    assert replaced.num_kept == 2
+    assert output.store.head("clips/d.00000003.mp4") is not None
+    assert output.findings() == []
+    gone = clean(output, superseded=old(output, all=True))
+    assert {key.split("/")[1][0] for key in gone} == {"c", "d"}
+    assert output.findings() == []
+
+
+def test_a_record_whose_files_are_gone_replaces_nothing(output: Output) -> None:
+    rerun(output, seed=[1, 2, 3, 44])
+    output.store.delete("clips/d.55550003.mp4")
+    superseded = old(output)
+    assert clean(output, superseded=superseded) == []
+    assert superseded.num_kept == 1
+
+
 def test_records_that_results_name_stay_until_a_run_has_replaced_them(output: Output) -> None:
     write(output.folder, ROWS | {"seed": [1, 2, 3, 44]})
     assert output.audit().num_superseded == 1
-    assert clean(output, rows=rows_of(output)) == []
+    assert clean(output, superseded=old(output)) == []
 
 
 def test_rows_that_are_wrong_supersede_nothing(output: Output) -> None:
     rerun(output, seed=[1, 2, 3, 44])
     write(output.folder, ROWS | {"prompt": ["", "b", "c", "d"]})
     with pytest.raises(ConfigError, match=r"no clip can be made of 1 row\(s\); what they had would be superseded"):
-        clean(output, rows=rows_of(output))
+        clean(output, superseded=old(output))
 
 
 def test_a_crash_between_two_removals_leaves_nothing_but_leavings(output: Output) -> None:
     rerun(output, seed=[11, 2, 3, 44])
     num_left = 100
     for _ in range(20):
-        removals = clean_output(output.store, rows=rows_of(output), lease=LEASE, dry_run=False)
+        removals = clean_output(output.store, superseded=old(output), lease=LEASE, dry_run=False)
         left = list(zip(range(2), removals, strict=False))  # the first has gone when the second is said
         removals.close()  # type: ignore[attr-defined]
         assert output.findings() == []
@@ -248,7 +276,7 @@ def test_a_run_at_work_loses_nothing(media: Media, tmp_path: Path, at: int) -> N
     script = Script(steps_of(begin), at=at)
     for _ in _without_end(script):
         busy = BusyStore(store.uri, StorageSettings()).act(script)
-        list(clean_output(busy, rows=None, lease=LEASE, dry_run=False, machine=Clock(renew).machine()))
+        list(clean_output(busy, superseded=None, lease=LEASE, dry_run=False, machine=Clock(renew).machine()))
     output = Output(store, manifest, media, folder)
     report = output.audit()
     assert [str(each) for each in report.findings.kept] == []
