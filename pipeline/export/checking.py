@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.export.index import CSV, PARQUET
-from pipeline.export.names import KIND, Pattern
+from pipeline.export.names import ATTEMPT, CLIP_ID, KIND, Pattern
 from pipeline.export.rows import Row
 
 SHOWN = 20
@@ -42,12 +42,13 @@ def check_names(rows: Iterable[Row], pattern: Pattern, kinds: Collection[str]) -
             num_problems += 1
             problems += [f"clip {row.clip_id}: {error}"] if num_problems <= SHOWN else []
     twice = _twice(digests)
+    hints: list[str] = []
     if not num_problems and twice:
-        problems = _clashes(rows, pattern, kinds, twice)
+        problems, hints = _clashes(rows, pattern, kinds, twice)
         num_problems = len(problems)
     if problems:
         more = [f"and {num_problems - SHOWN} more"] if num_problems > SHOWN else []
-        lines = "\n  ".join([*problems[:SHOWN], *more])
+        lines = "\n  ".join([*problems[:SHOWN], *more, *hints])
         raise ConfigError(f"name={pattern.text}: {num_problems} problem(s), nothing was written\n  {lines}")
     return num_rows
 
@@ -58,14 +59,32 @@ def _twice(digests: "array[int]") -> frozenset[int]:
     return frozenset(int(each) for each in ordered[1:][ordered[1:] == ordered[:-1]])
 
 
-def _clashes(rows: Iterable[Row], pattern: Pattern, kinds: Collection[str], twice: Collection[int]) -> list[str]:
-    """One line for each name behind the digests that came twice, with the first two of those that it stands for."""
-    users: dict[str, list[str]] = defaultdict(list)
+def _clashes(
+    rows: Iterable[Row], pattern: Pattern, kinds: Collection[str], twice: Collection[int]
+) -> tuple[list[str], list[str]]:
+    """One line for each name behind the digests that came twice, with the first two of those that it stands for.
+
+    And one for what the pattern lacks that would keep them apart: two records of one clip differ in their attempts.
+    """
+    users: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    lacking: set[str] = set()
     for row in rows:
         for kind, name in row_names(row, pattern, kinds).items():
-            if _digest(name) in twice and len(users[_folded(name)]) < 2:
-                users[_folded(name)].append(f"clip {row.clip_id} ({kind})")
-    return [f"{name} is the name of {two[0]} and of {two[1]}" for name, two in users.items() if len(two) > 1]
+            if _digest(name) not in twice:
+                continue
+            those = users[_folded(name)]
+            if those:
+                first_id, first_kind = those[0]
+                lacking.add(CLIP_ID if row.clip_id != first_id else KIND if kind != first_kind else ATTEMPT)
+            if len(those) < 2:
+                those.append((row.clip_id, kind))
+    problems = [
+        f"{name} is the name of {' and of '.join(f'clip {clip_id} ({kind})' for clip_id, kind in two)}"
+        for name, two in users.items()
+        if len(two) > 1
+    ]
+    fields = [f"{{{name}}}" for name in (CLIP_ID, ATTEMPT, KIND) if name in lacking - set(pattern.columns)]
+    return problems, [f"{' and '.join(fields)} in the name would keep them apart"] if fields else []
 
 
 def _folded(name: str) -> str:

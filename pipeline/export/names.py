@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.store import key_problem
 
 CLIP_ID, KIND = "clip_id", "kind"  # ours, whatever columns the table has
+ATTEMPT = "attempt"  # the same of all=true
 MAX_NAME_BYTES = 700  # S3 takes 1,024 with the prefix in front
 NOT_EVERYWHERE = '<>:"|?*\\'  # signs that some file systems refuse
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # names of devices on Windows

@@ -113,10 +113,14 @@ def test_a_width_is_for_whole_numbers() -> None:
         parse_pattern("{shot:04}").fill({"shot": "12"})
 
 
+HINT = " in the name would keep them apart"
+
+
 def refused(rows: list[Row], pattern: str, kinds: tuple[str, ...] = KINDS) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         check_names(rows, parse_pattern(pattern), kinds)
     title, *lines = str(caught.value).split("\n  ")
+    lines = [line for line in lines if not line.endswith(HINT)]
     assert title == f"name={pattern}: {len(lines)} problem(s), nothing was written"
     return lines
 
@@ -143,6 +147,22 @@ def test_kinds_of_one_clip_need_names_of_their_own() -> None:
     assert refused([make_row("a")], "{clip_id}.bin", ("mp4", "wav")) == [
         "a.bin is the name of clip a (mp4) and of clip a (wav)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "pattern", "lacking"),
+    [
+        ([make_row("a", shot=1), make_row("b", shot=1)], "{shot}.{kind}", "{clip_id}"),
+        ([make_row("a", attempt=1), make_row("a", attempt=2)], "{clip_id}.{kind}", "{attempt}"),
+        ([make_row("a"), make_row("b")], "same", "{clip_id} and {kind}"),
+        ([make_row("a", shot=11), make_row("a1", shot=1)], "{clip_id}{shot}.{kind}", None),
+    ],
+)
+def test_what_would_keep_names_apart_is_said(rows: list[Row], pattern: str, lacking: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_names(rows, parse_pattern(pattern), ("mp4", "wav"))
+    hints = [line for line in str(caught.value).split("\n  ") if line.endswith(HINT)]
+    assert hints == ([f"{lacking}{HINT}"] if lacking else [])
 
 
 @pytest.mark.parametrize("pattern", ["{clip_id}.{end}", "{clip_id}.{end}/{kind}"])
