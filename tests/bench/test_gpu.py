@@ -44,7 +44,10 @@ def test_all_of_it_runs_small_where_torch_and_safetensors_are_alone(tmp_path: Pa
     assert done.returncode == 0, done.stderr[-2000:]
     page, found = (tmp_path / "gpu-cpu.md").read_text(), json.loads((tmp_path / "gpu-cpu.json").read_text())
     ways = ["bfloat16, eager", "bfloat16, compiled", "fp8, eager", "fp8, compiled"]
-    assert f"| | {' | '.join(ways)} | goal |" in page
+    assert f"|  | {' | '.join(ways)} |\n" in page
+    assert "Seconds for a clip of 1 s" in page
+    assert "| clip | stage | way | seconds | utilisation | first, s | said MB |\n" in page
+    assert not [line for line in page.splitlines() if "goal" in line or " 0.0 |" in line or "0.0e+00" in line]
     assert [page.count(f"| {name} | ") for name in ("256P", "540P", "1080P")] == [6, 10, 10]
     assert set(found["clips"]["1080P"]) == {"goal_s", *ways}
     assert found["errors"]["bfloat16, eager"] == 0

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,51 +48,66 @@ def write(results: Results, folder: Path) -> tuple[Path, Path]:
 
 
 def lines(results: Results) -> Iterator[str]:
-    card = results.card
-    yield f"# {card.name}: {'a small model' if results.is_small else 'the 15B model'} with random weights"
+    """A small model's seconds are those of clips of a few pixels: there are no goals for them."""
+    card, small = results.card, results.is_small
+    yield f"# {card.name}: {'a small model' if small else 'the 15B model'} with random weights"
     yield ""
     yield f"`{results.command}`, torch {results.torch}, {results.date}."
+    if small:
+        yield "Clips of a few pixels: that all of it runs is to be seen here, and nothing of the 15B model's speed."
     if card.peak_flops is not None:
         yield f"Utilisation is of {card.peak_flops / 1e12:g} TFLOP/s dense bfloat16; FLOPs by `model/cost.py`."
     yield ""
-    yield "Seconds for a clip of 5 s, distilled first stage, super-resolution and decode, without text and files:"
+    duration_s = results.targets[0].model.default_duration_s
+    yield f"Seconds for a clip of {duration_s} s, first stage, super-resolution and decode, without text and files:"
     yield ""
-    yield f"| | {' | '.join(results.ways())} | goal |"
-    yield "| --- " * (len(results.ways()) + 2) + "|"
-    for target in results.targets:
-        told = [f"{results.clip_s(target.name, way):.2f}" for way in results.ways()]
-        yield f"| {target.name} | {' | '.join(told)} | under {target.goal_s:g} |"
-    yield ""
-    yield f"By stage (goal: {UTILISATION:.0%} utilisation or more, compiled); *first*: what the first step took beyond"
-    yield "a later one; *said* is the sum of `model/memory.py` for this stage alone:"
-    yield ""
-    yield "| clip | stage | way | seconds | utilisation | first, s | peak GB | said GB |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    yield from (_row(results, each) for each in results.measured)
-    yield ""
-    yield "Velocity of the first stage at its first step against bfloat16, eager, relative L2: " + ", ".join(
-        f"{way} {error:.1e}" for way, error in results.errors.items()
+    yield from _table(
+        ["", *results.ways(), *([] if small else ["goal"])], map(partial(_clip, results), results.targets)
     )
     yield ""
+    goal = "" if small else f" (goal: {UTILISATION:.0%} utilisation or more, compiled)"
+    yield f"By stage{goal}; *first*: what the first step took beyond a later one;"
+    yield "*said* is the sum of `model/memory.py` for this stage alone:"
+    yield ""
+    rows = [_stage(results, each) for each in results.measured]
+    names = [name for name in rows[0] if any(row[name] for row in rows)]  # not what this machine cannot tell
+    yield from _table(names, ([row[name] for name in names] for row in rows))
+    yield ""
+    errors = [f"{way} {error:.1e}" for way, error in results.errors.items() if error]
+    if errors:
+        yield f"Velocity of the first stage at its first step against bfloat16, eager, relative L2: {', '.join(errors)}"
+        yield ""
     yield "Global attention of one layer, milliseconds:"
     yield ""
     for name, kernels in results.attention.items():
         yield f"* {name}: " + ", ".join(f"{kernel} {1e3 * s:.2f}" for kernel, s in kernels.items())
 
 
-def _row(results: Results, each: Measured) -> str:
+def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(names)} |"
+    yield "| --- " * len(names) + "|"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+def _clip(results: Results, target: Target) -> list[str]:
+    seconds = [f"{results.clip_s(target.name, way):.2f}" for way in results.ways()]
+    return [target.name, *seconds, *([] if results.is_small else [f"under {target.goal_s:g}"])]
+
+
+def _stage(results: Results, each: Measured) -> dict[str, str]:
+    """Column -> cell, empty where it is not known."""
     used = results.utilisation(each)
-    cells = [
-        each.target,
-        each.stage,
-        each.way,
-        f"{each.seconds:.3f}",
-        "" if used is None else f"{used:.0%}",
-        f"{each.first_s:.1f}",
-        "" if each.peak_bytes is None else f"{each.peak_bytes / 1e9:.1f}",
-        f"{each.said_bytes / 1e9:.1f}" if each.said_bytes else "",
-    ]
-    return f"| {' | '.join(cells)} |"
+    unit, size = ("MB", 1e6) if results.is_small else ("GB", 1e9)
+    return {
+        "clip": each.target,
+        "stage": each.stage,
+        "way": each.way,
+        "seconds": f"{each.seconds:.3f}",
+        "utilisation": "" if used is None else f"{used:.0%}",
+        "first, s": f"{each.first_s:.1f}" if each.first_s >= 0.05 else "under 0.1",
+        f"peak {unit}": "" if each.peak_bytes is None else f"{each.peak_bytes / size:.1f}",
+        f"said {unit}": f"{each.said_bytes / size:.1f}" if each.said_bytes else "",
+    }
 
 
 def _values(results: Results) -> dict[str, Any]:
