@@ -9,6 +9,7 @@ from jobs.settings import lease_settings
 from jobs.typed import build
 from pipeline.audit.rows import read_rows
 from pipeline.cleaning import Superseded, clean_output
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.results import read_run
 from pipeline.store import StorageSettings, open_store
@@ -41,12 +42,12 @@ def clean(values: Mapping[str, Any]) -> int:
         num_records += removal.size_bytes is None
         num_files += removal.size_bytes is not None
         size_bytes += removal.size_bytes or 0
-    records = f" and {num_records} records" if settings.superseded else ""
+    records = f" and {counted(num_records, 'record')}" if settings.superseded else ""
     done = "would be removed" if settings.dry_run else "removed"
-    print(f"{store.uri}: {num_files} files of {size_bytes / 1e6:,.1f} MB{records} {done}")
+    print(f"{store.uri}: {counted(num_files, 'file')} of {size_bytes / 1e6:,.1f} MB{records} {done}")
     if superseded is not None and superseded.num_kept:
         print(
-            f"{superseded.num_kept} superseded records stay with their files, for nothing has replaced them: their "
-            "clips are not made again yet, or have no row any more (superseded=all removes these too)"
+            f"left, for nothing replaces them: {counted(superseded.num_kept, 'superseded record')} with their files, "
+            "of clips that are not made again yet, or have no row any more (superseded=all removes these too)"
         )
     return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from jobs.typed import build
+from pipeline.counting import counted
 from pipeline.export.delivery import Check, How
 from pipeline.export.exporting import Exported, ExportSettings, export_clips
 from pipeline.export.index import CSV, PARQUET
@@ -35,11 +36,14 @@ def export(values: Mapping[str, Any]) -> int:
 
 def tell(exported: Exported, *, where: str) -> Iterator[str]:
     yield from exported.findings
-    counts = [f"{exported.files[how]} files {how}" for how in ("linked", "copied") if exported.files.get(how)]
+    counts = [
+        f"{counted(exported.files[how], 'file')} {how}" for how in ("linked", "copied") if exported.files.get(how)
+    ]
     counts += [f"{exported.files['there']} there before"] if exported.files.get("there") else []
     counts += [f"{len(exported.findings)} left out, see above"] if exported.findings else []
-    yield f"{exported.num_clips} clips: {', '.join(counts) or 'nothing to export'}"
+    yield f"{counted(exported.num_clips, 'clip')}: {', '.join(counts) or 'nothing to export'}"
     if exported.num_unfinished:
-        yield f"{exported.num_unfinished} rows of the results have no finished clip"
+        rows = counted(exported.num_unfinished, "row")
+        yield f"{rows} of the results {'has' if exported.num_unfinished == 1 else 'have'} no finished clip"
     if exported.num_clips:
         yield f"{where}: {CSV} and {PARQUET} say which file is whose"

@@ -12,6 +12,7 @@ from typing import Any
 from jobs.status import standing
 from jobs.typed import build
 from pipeline.clip_logs import read_clip_logs
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
 from pipeline.requeue import clip_of, given_up
@@ -92,7 +93,7 @@ class _OfRun:
             return
         num_cut, lines = split_log(self.store.get(key).decode(errors="replace"))
         if num_cut > self._num_printed:
-            yield f"({num_cut - self._num_printed} lines are left out)"
+            yield f"(left out: {counted(num_cut - self._num_printed, 'line')})"
             self._num_printed = num_cut
         yield from lines[self._num_printed - num_cut :]
         self._num_printed = num_cut + len(lines)

@@ -8,6 +8,7 @@ from jobs.typed import build
 from model.config import ModelConfig
 from model.text import build_token_counter
 from pipeline.convert.conversion import Conversion, Format, convert
+from pipeline.counting import counted
 from pipeline.inputs.access import InputAccess
 from pipeline.store import StorageSettings
 from pipeline.weights.opening import BUILTIN, open_weights, weights_errors
@@ -43,7 +44,10 @@ def manifest(values: Mapping[str, Any]) -> int:
         count_tokens=_token_counter(settings) if settings.check else None,
     )
     num_rows = convert(conversion)
-    print(f"{settings.target}: {num_rows} rows" + (f", checked for model {settings.model.name}" * settings.check))
+    print(
+        f"{settings.target}: {counted(num_rows, 'row')}"
+        + (f", checked for model {settings.model.name}" * settings.check)
+    )
     if settings.check and _is_uncounted(settings):
         print(f"tokens were not counted: weights=PLACE with {settings.model.name}'s tokenizer counts them")
     return 0

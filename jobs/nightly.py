@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.elsewhere import TYPED, wants_kuberay
 from jobs.settings import run_settings
 from jobs.typed import build
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.nightly.channels import Channel, channels
 from pipeline.nightly.settings import NightlySettings
@@ -101,7 +102,7 @@ def tell(report: "Report", settings: NightlySettings) -> list[str]:
     """What a person wants to read last."""
     window = settings.window
     night = f"{window.shown(report.night.opens_at)} to {window.shown(report.night.closes_at)}"
-    lines = [f"the night of {night}: {len(report.standings)} manifests in {settings.inbox}"]
+    lines = [f"the night of {night}: {counted(len(report.standings), 'manifest')} in {settings.inbox}"]
     lines += [f"  {file} is {state}: {line}" for file, (state, line) in report.standings.items()]
     if settings.budget is not None:
         lines.append(f"{report.gpu_hours:.2f} of {settings.budget:g} GPU-hours are used")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.settings import run_settings
+from pipeline.counting import counted
 from pipeline.manifest.selection import EVERYTHING
 from pipeline.run import render_manifest
 from pipeline.summary import STOPPED, RunSummary
@@ -25,7 +26,7 @@ def tell(summary: RunSummary, *, output: str) -> list[str]:
     counts += [f"{len(summary.failed)} failed"] if summary.failed else []
     counts += [f"{summary.num_pending} left"] if summary.num_pending else []
     pace = f" ({summary.clips_per_hour:.0f} clips an hour once the model was loaded)" if summary.clips_per_hour else ""
-    lines = [f"{summary.num_clips} clips: {', '.join(counts)}, in {summary.seconds:.0f} s{pace}"]
+    lines = [f"{counted(summary.num_clips, 'clip')}: {', '.join(counts)}, in {summary.seconds:.0f} s{pace}"]
     lines += [f"  failed {clip_id}: {reason}" for clip_id, reason in summary.failed.items()]
     lines += [f"stopped: {summary.stopped}"] if summary.stopped else []
     lines += ["the same command goes on from here"] if summary.exit_code == STOPPED else []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jobs.typed import build
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.requeue import given_up, requeue, unknown_clips
 from pipeline.status import read_status
@@ -43,10 +44,10 @@ def requeue_clips(values: Mapping[str, Any]) -> int:
         if not settings.dry_run:
             requeue(store, clip)
     done = "would be requeued" if settings.dry_run else "requeued"
-    print(f"{store.uri}: {count} clips {done}")
+    print(f"{store.uri}: {counted(count, 'clip')} {done}")
     if count and not settings.dry_run:
         after = f"run {found.run_id} is at work; the next one" if found.is_live else "the next run"
-        print(f"{after} tries them again")
+        print(f"{after} tries {'it' if count == 1 else 'them'} again")
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jobs.typed import build
 from pipeline.control import resume_command
+from pipeline.counting import counted
 from pipeline.progress import duration
 from pipeline.status import RunStatus, read_status
 from pipeline.store import StorageSettings, Store, open_store
@@ -94,7 +95,7 @@ def _table(run: JsonDict, found: RunStatus) -> Iterator[tuple[str, str]]:
         for group in groups[:GROUPS_SHOWN]:
             yield str(group["group_id"]), _doing(group)
         if len(groups) > GROUPS_SHOWN:
-            yield "", f"and {len(groups) - GROUPS_SHOWN} more groups (format=json has all)"
+            yield "", f"and {counted(len(groups) - GROUPS_SHOWN, 'more group')} (format=json has all)"
         if run.get("stopped"):
             yield "stopping", str(run["stopped"])
     if found.age_s is not None:
@@ -104,7 +105,7 @@ def _table(run: JsonDict, found: RunStatus) -> Iterator[tuple[str, str]]:
 def _doing(group: Mapping[str, Any]) -> str:
     work = f" with {group['clip_id']}, step {group['step']} of {group['num_steps']}" if group.get("clip_id") else ""
     nodes = f", on {', '.join(group['nodes'])}" if group.get("nodes") else ""
-    return f"{group['state']}{work}; {group['num_clips']} clips so far{nodes}"
+    return f"{group['state']}{work}; {counted(group['num_clips'], 'clip')} so far{nodes}"
 
 
 def _failures(found: RunStatus) -> Iterator[str]:
@@ -112,7 +113,7 @@ def _failures(found: RunStatus) -> Iterator[str]:
         more = ", ..." if reason.count > len(reason.clips) else ""
         yield f"  {reason.count:,} failed: {reason.text} ({', '.join(reason.clips)}{more})"
     if len(found.reasons) > SHOWN:
-        yield f"  and for {len(found.reasons) - SHOWN} more reasons (format=json has all)"
+        yield f"  and for {counted(len(found.reasons) - SHOWN, 'more reason')} (format=json has all)"
 
 
 def _asked(store: Store, found: RunStatus) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from functools import partial
 from pipeline.audit.claims import Claims, fetched_claims
 from pipeline.audit.leavings import folder_of, listed_files, look_at_lease, orphans, own_names, tried_out, unfinished
 from pipeline.audit.rows import Rows
+from pipeline.counting import counted
 from pipeline.durable import TEMPORARY
 from pipeline.errors import ConfigError, LeaseHeld
 from pipeline.keyset import KeySet
@@ -62,7 +63,7 @@ class Superseded:
     def __post_init__(self) -> None:
         bad = self.rows.num_rows - len(self.rows.index)
         if bad:
-            words = f"no clip can be made of {bad} row(s); what they had would be superseded"
+            words = f"no clip can be made of {counted(bad, 'row')}; what they had would be superseded"
             raise ConfigError(f"{self.rows.manifest}: {words}")
 
 

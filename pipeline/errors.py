@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from pipeline.counting import counted
+
 
 class RenderError(Exception):
     """Root of every error a user may see; its message stands alone."""
@@ -65,7 +67,9 @@ class ManifestError(RenderError):
 
     def _message(self) -> str:
         rest = Counter(finding_kind(finding) for finding in self.findings[self.SHOWN :]) + Counter(self.more)
-        lines = [f"{self.source}: {len(self.findings) + sum(self.more.values())} problem(s), nothing was started"]
+        lines = [
+            f"{self.source}: {counted(len(self.findings) + sum(self.more.values()), 'problem')}, nothing was started"
+        ]
         lines += [f"  {finding}" for finding in self.findings[: self.SHOWN]]
         lines += [f"  and {count} more in column {column}, expected {kind}" for (column, kind), count in rest.items()]
         return "\n".join(lines)

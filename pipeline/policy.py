@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
+from pipeline.counting import counted
 from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, PREEMPTED, Gpu
 from pipeline.settings import RetrySettings
 from pipeline.types import ClipFailure, Stage
@@ -151,10 +152,15 @@ def too_many_failed(*, failed: int, succeeded: int, total: int, retry: RetrySett
         return None  # nothing is left to save
     first = retry.first_failed
     if first is not None and failed >= first and not succeeded:
-        return f"the first {failed} clips have all failed (retry.first_failed is {first})"
+        clips = f"first {failed} clips have all" if failed > 1 else "first clip has"
+        return f"the {clips} failed (retry.first_failed is {first})"
     if retry.max_failed is not None and failed > retry.max_failed:
-        return f"{failed} clips have failed (retry.max_failed is {retry.max_failed})"
+        return f"{_have(failed)} failed (retry.max_failed is {retry.max_failed})"
     percent = retry.max_failed_percent
     if percent is not None and failed * 100 > percent * total:
         return f"{failed} of {total} clips have failed (retry.max_failed_percent is {percent:g})"
     return None
+
+
+def _have(count: int) -> str:
+    return f"{counted(count, 'clip')} {'has' if count == 1 else 'have'}"

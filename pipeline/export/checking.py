@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.export.index import CSV, PARQUET
 from pipeline.export.names import ATTEMPT, CLIP_ID, KIND, Pattern
@@ -49,7 +50,7 @@ def check_names(rows: Iterable[Row], pattern: Pattern, kinds: Collection[str]) -
     if problems:
         more = [f"and {num_problems - SHOWN} more"] if num_problems > SHOWN else []
         lines = "\n  ".join([*problems[:SHOWN], *more, *hints])
-        raise ConfigError(f"name={pattern.text}: {num_problems} problem(s), nothing was written\n  {lines}")
+        raise ConfigError(f"name={pattern.text}: {counted(num_problems, 'problem')}, nothing was written\n  {lines}")
     return num_rows
 
 

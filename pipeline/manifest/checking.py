@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.counting import counted
 from pipeline.inputs.files import Ref
 from pipeline.inputs.header import BadInput
 from pipeline.inputs.images import ImageReader
@@ -85,7 +86,9 @@ class ManifestChecker:
     def finish(self) -> RowIndex:
         if self.has_prompts and self.num_selected == 0:
             expected = "at least one" if not self.selection.values else "a selection that takes at least one"
-            self.findings.add(-1, "", "no rows" if not self._num_rows else f"none of {self._num_rows} rows", expected)
+            self.findings.add(
+                -1, "", "no rows" if not self._num_rows else f"none of {counted(self._num_rows, 'row')}", expected
+            )
         self.findings.settle()
         return self._index.build()
 

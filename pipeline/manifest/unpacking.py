@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.counting import counted
 from pipeline.errors import Finding, ManifestError
 from pipeline.manifest.cells import COLUMNS
 from pipeline.manifest.parquet_footer import Chunk
@@ -38,7 +39,7 @@ def check_packing(groups: Iterable[Iterable[Chunk]], where: str) -> None:
 def check_rows(num_rows: int, where: str) -> None:
     if num_rows > MAX_ROWS:
         expected = f"at most {MAX_ROWS}; render its files one after another"
-        raise ManifestError(where, [Finding(-1, "", f"{num_rows} rows", expected)])
+        raise ManifestError(where, [Finding(-1, "", f"{counted(num_rows, 'row')}", expected)])
 
 
 def safe_rows(

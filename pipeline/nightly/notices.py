@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Literal
 
+from pipeline.counting import counted
 from pipeline.nightly.agenda import duration
 from pipeline.types import JsonDict
 
@@ -46,7 +47,7 @@ class Notice:
 
 
 def done(name: str, *, night: str, work: str, num_clips: int) -> Notice:
-    text = f"{name} is done: {num_clips} clips"
+    text = f"{name} is done: {counted(num_clips, 'clip')}"
     return Notice(event="done", key=work, manifest=name, night=night, text=text, details={"num_clips": num_clips})
 
 
@@ -60,7 +61,7 @@ def clips_failed(
         key=f"clips-{digest(work, *sorted(failed))}",
         manifest=name,
         night=night,
-        text=f"{name}: {len(failed)} of {num_clips} clips failed",
+        text=f"{name}: {len(failed)} of {counted(num_clips, 'clip')} failed",
         details={"kind": "clips", "num_clips": num_clips, "num_failed": len(failed), "failed": shown},
     )
 
@@ -95,7 +96,7 @@ def many_failed(name: str, *, night: str, work: str, num_failed: int, most: int)
         key=f"failed-{most}-{work}",
         manifest=name,
         night=night,
-        text=f"{name}: {num_failed} clips have failed, the threshold is {most}",
+        text=f"{name}: {counted(num_failed, 'failed clip')}, the threshold is {most}",
         details={"kind": "failed", "num_failed": num_failed, "threshold": most},
     )
 

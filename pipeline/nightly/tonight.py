@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pipeline.counting import counted
 from pipeline.errors import ManifestError, StoreError
 from pipeline.nightly import notices
 from pipeline.nightly.agenda import Room, Work, judge
@@ -106,7 +107,7 @@ class Tonight:
     def set_aside(self, found: Found, error: ManifestError) -> Standing:
         where = set_aside(self._output, found, error)
         num, lines = len(error.findings) + sum(error.more.values()), str(error).splitlines()
-        said = f"{num} problem(s), the first: {lines[1].strip()}"
+        said = f"{counted(num, 'problem')}, the first: {lines[1].strip()}"
         notice = notices.rejected(found.name, night=self.night.name, mark=found.mark, reason=said, findings=where)
         self._outbox.tell(notice)
         return "rejected", f"{said}; all are in {where}"
@@ -143,11 +144,11 @@ class Tonight:
     def _standing(self, found: Found, look: Look, room: Room | None) -> Standing:
         """`room`: what there is for one that may be started."""
         if not look.num_left:
-            many = f"{len(look.failed)} of {look.num_clips} clips failed"
-            return ("failed", many) if look.failed else ("done", f"{look.num_clips} clips")
+            many = f"{len(look.failed)} of {counted(look.num_clips, 'clip')} failed"
+            return ("failed", many) if look.failed else ("done", counted(look.num_clips, "clip"))
         if found.name in self._put_off:
             return self._put_off[found.name][1]
-        left = f"{look.num_left} of {look.num_clips} clips to render"
+        left = f"{look.num_left} of {counted(look.num_clips, 'clip')} to render"
         if self._ended.get(found.name) == (found.mark, SOME_FAILED):  # they are tried again the next night
             return "failed", left
         verdict = judge(look.work, room, split=self._settings.split == "any") if room is not None else None

@@ -85,7 +85,7 @@ def test_all_bad_rows_are_listed_at_once(tmp_path: Path, caller: Caller) -> None
     done = caller.render(write_manifest(tmp_path / "manifest.parquet", bad), tmp_path / "output")
     assert (done.returncode, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
-    assert "4 problem(s), nothing was started" in lines[0]
+    assert "4 problems, nothing was started" in lines[0]
     assert [line.split(",")[0].strip() for line in lines[1:]] == ["row 0", "row 1", "row 2", "row 3"]
     assert not (tmp_path / "output").exists()
 

@@ -25,7 +25,7 @@ def test_a_dry_run_says_and_the_real_one_does(finished: tuple[Store, Path], caps
     assert main(["clean", f"output={store.uri}", "dry_run=true"]) == 0
     out = capsys.readouterr().out
     assert f"would remove {ORPHAN} (5 bytes): no record names it" in out
-    assert "1 files of 0.0 MB would be removed" in out
+    assert "1 file of 0.0 MB would be removed" in out
     assert store.head(ORPHAN) == 5
     assert main(["clean", f"output={store.uri}"]) == 0
     assert f"removing {ORPHAN} (5 bytes)" in capsys.readouterr().out
@@ -48,7 +48,7 @@ def test_what_nothing_has_replaced_stays_and_is_said(
     results = store.get("results.parquet")  # names what the last run made, which stays anyway
     store.delete("results.parquet")
     try:
-        for word, said in (("true", "4 superseded records stay with their files"), ("all", "11 files of")):
+        for word, said in (("true", "replaces them: 4 superseded records with"), ("all", "11 files of")):
             assert (
                 main(["clean", f"output={store.uri}", f"superseded={word}", f"manifest={other}", "dry_run=true"]) == 0
             )

@@ -21,7 +21,7 @@ def test_requests_become_a_manifest_for_the_foal(tmp_path: Path, capsys: pytest.
     source, target = tmp_path / "requests.jsonl", tmp_path / "m.parquet"
     source.write_text(json.dumps(BODY) + "\n")
     assert main(["manifest", str(source), str(target)]) == 0
-    assert capsys.readouterr().out == f"{target}: 1 rows, checked for model foal\n"
+    assert capsys.readouterr().out == f"{target}: 1 row, checked for model foal\n"
     (row,) = pq.read_table(target).to_pylist()
     assert (row["prompt"], row["ratio"], row["duration"], row["seed"]) == (BODY["input"]["prompt"], "16:9", 4, 7)  # type: ignore[index]
 

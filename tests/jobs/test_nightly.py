@@ -127,8 +127,8 @@ def test_a_bad_manifest_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "inbox" / "worse.parquet").write_bytes(b"no table at all")
     assert main(typed) == 1
     out = capsys.readouterr().out
-    assert "bad.parquet is rejected: 1 problem(s), the first: row 1, column prompt" in out
-    assert "worse.parquet is rejected: 1 problem(s)" in out
+    assert "bad.parquet is rejected: 1 problem, the first: row 1, column prompt" in out
+    assert "worse.parquet is rejected: 1 problem" in out
 
 
 def test_a_closed_window_leaves_work_for_the_next_night(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +137,7 @@ def test_a_closed_window_leaves_work_for_the_next_night(tmp_path: Path, capsys: 
     pq.write_table(pa.table({"prompt": ["A red circle."]}), tmp_path / "inbox" / "a.parquet")
     assert main(typed) == 3
     out = capsys.readouterr().out
-    assert "a.parquet is left: 1 of 1 clips to render: the window is closed" in out
+    assert "a.parquet is left: 1 of 1 clip to render: the window is closed" in out
     assert "what is left goes on with the same command, next from" in out
 
 

@@ -48,7 +48,7 @@ def test_a_wrong_manifest_is_refused_as_render_refuses_it(tmp_path: Path, capsys
         assert main([command, words, *more]) == 2
         said[command] = capsys.readouterr().err
     for command, text in said.items():
-        assert "2 problem(s), nothing was started" in text, command
+        assert "2 problems, nothing was started" in text, command
         assert "row 1, column prompt" in text, command
         assert "row 1, column duration: got 99" in text, command
     assert said["plan"].splitlines()[-3:] == said["render"].splitlines()[-3:]
@@ -102,7 +102,7 @@ def test_a_manifest_that_is_not_there_is_said_before_what_is_wrong_with_the_outp
 ) -> None:
     (tmp_path / "o").write_text("a file, where a folder must be")
     assert main(["plan", f"manifest={tmp_path / 'none.parquet'}", f"output={tmp_path / 'o'}"]) == 2
-    assert "none.parquet: 1 problem(s)" in capsys.readouterr().err
+    assert "none.parquet: 1 problem" in capsys.readouterr().err
 
 
 def test_cards_are_known_in_any_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

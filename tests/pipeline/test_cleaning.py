@@ -214,7 +214,7 @@ def test_records_that_results_name_stay_until_a_run_has_replaced_them(output: Ou
 def test_rows_that_are_wrong_supersede_nothing(output: Output) -> None:
     rerun(output, seed=[1, 2, 3, 44])
     write(output.folder, ROWS | {"prompt": ["", "b", "c", "d"]})
-    with pytest.raises(ConfigError, match=r"no clip can be made of 1 row\(s\); what they had would be superseded"):
+    with pytest.raises(ConfigError, match=r"no clip can be made of 1 row; what they had would be superseded"):
         clean(output, superseded=old(output))
 
 

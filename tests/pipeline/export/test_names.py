@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.export.checking import check_names
 from pipeline.export.names import name_problem, parse_pattern
@@ -121,7 +122,7 @@ def refused(rows: list[Row], pattern: str, kinds: tuple[str, ...] = KINDS) -> li
         check_names(rows, parse_pattern(pattern), kinds)
     title, *lines = str(caught.value).split("\n  ")
     lines = [line for line in lines if not line.endswith(HINT)]
-    assert title == f"name={pattern}: {len(lines)} problem(s), nothing was written"
+    assert title == f"name={pattern}: {counted(len(lines), 'problem')}, nothing was written"
     return lines
 
 
@@ -175,6 +176,6 @@ def test_all_bad_cells_are_counted_and_twenty_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         check_names([make_row(f"c{n}", shot=None) for n in range(50)], parse_pattern("{shot}.{kind}"), KINDS)
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("50 problem(s), nothing was written")
+    assert lines[0].endswith("50 problems, nothing was written")
     assert lines[1] == "  clip c0: column shot is empty"
     assert (len(lines), lines[-1]) == (22, "  and 30 more")

@@ -24,7 +24,7 @@ def test_what_is_not_shown_is_counted_by_column_and_expectation(tmp_path: Path) 
     with pytest.raises(ManifestError) as caught:
         read(write(tmp_path, columns))
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("m.parquet: 179 problem(s), nothing was started")
+    assert lines[0].endswith("m.parquet: 179 problems, nothing was started")
     assert len(lines) == 1 + ManifestError.SHOWN + 3
     assert sorted(lines[-3:]) == [
         "  and 53 more in column clip_id, expected one that no other row has",
@@ -41,7 +41,7 @@ def test_very_many_are_counted_and_not_kept(tmp_path: Path, monkeypatch: pytest.
         read(write(tmp_path, {"prompt": [""] * 1000, "audio": ["no"] * 1000}), findings=str(target))
     assert len(caught.value.findings) == 100
     lines = str(caught.value).splitlines()
-    assert "1001 problem(s)" in lines[0]
+    assert "1001 problems" in lines[0]
     assert lines[1] == "  column audio: got a column of string, expected a column of booleans"
     assert lines[-1] == "  and 981 more in column prompt, expected some text"
     table = pq.read_table(target)

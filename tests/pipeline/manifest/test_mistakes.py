@@ -170,7 +170,7 @@ def test_a_long_list_of_findings_is_shown_in_part_and_counted(tmp_path: Path) ->
         read(path)
     assert len(caught.value.findings) == 100
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{path}: 100 problem(s), nothing was started"
+    assert lines[0] == f"{path}: 100 problems, nothing was started"
     assert lines[-2:] == [
         "  and 40 more in column prompt, expected some text",
         "  and 40 more in column seed, expected an integer from 0 to 2147483647",

@@ -164,7 +164,7 @@ def test_only_selected_rows_are_checked_and_come_back(tmp_path: Path) -> None:
 
 def test_a_selection_that_takes_nothing(tmp_path: Path) -> None:
     (line,) = findings(write(tmp_path, {"prompt": ["a"]}), selection=Selection(where='prompt == "b"'))
-    assert line == "got none of 1 rows, expected a selection that takes at least one"
+    assert line == "got none of 1 row, expected a selection that takes at least one"
 
 
 def test_a_filter_by_a_column_that_is_not_there(tmp_path: Path) -> None:

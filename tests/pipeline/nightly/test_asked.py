@@ -16,7 +16,7 @@ def test_a_paused_manifest_is_skipped_and_others_go_on(tmp_path: Path) -> None:
     assert report.exit_code == 3
     assert report.standings == {
         "a.parquet": ("left", "a was paused by ann: nothing was started"),
-        "b.parquet": ("done", "1 clips"),
+        "b.parquet": ("done", "1 clip"),
     }
 
 
@@ -28,5 +28,5 @@ def test_a_canceled_manifest_is_left_for_the_next_night_and_others_go_on(tmp_pat
     report = place.run()
     assert report.exit_code == 3
     assert report.standings["a.parquet"][0] == "left"
-    assert report.standings["b.parquet"] == ("done", "1 clips")
+    assert report.standings["b.parquet"] == ("done", "1 clip")
     assert 0 < len(place.rendered("a")) < 30

@@ -24,7 +24,7 @@ def test_everything_is_rendered_and_the_second_time_nothing(tmp_path: Path) -> N
     place.drop("b", [60])
     report = place.run()
     assert report.exit_code == 0
-    assert report.standings == {"a.parquet": ("done", "2 clips"), "b.parquet": ("done", "1 clips")}
+    assert report.standings == {"a.parquet": ("done", "2 clips"), "b.parquet": ("done", "1 clip")}
     assert place.mailbox.events == [("done", "a"), ("done", "b")]
     assert place.run().exit_code == 0
     assert len(place.renderer.memory.spans) == 2
@@ -51,7 +51,7 @@ def test_a_bad_manifest_is_set_aside_and_stops_no_other(tmp_path: Path) -> None:
     assert place.rendered("good") == {"good-0"}
     state, line = report.standings["bad.parquet"]
     assert state == "rejected"
-    assert "1 problem(s), the first: row 0, column prompt: got 'no number', expected a text" in line
+    assert "1 problem, the first: row 0, column prompt: got 'no number', expected a text" in line
     aside = tmp_path / "output" / "rejected" / "bad"
     assert {path.name for path in aside.iterdir()} == {"findings.txt", "findings.parquet"}
     assert "row 0, column prompt" in (aside / "findings.txt").read_text()
@@ -118,7 +118,7 @@ def test_a_closed_window_starts_nothing(tmp_path: Path) -> None:
     place.drop("a", [60])
     report = place.run()
     assert report.exit_code == 3
-    assert report.standings["a.parquet"] == ("left", "1 of 1 clips to render: the window is closed")
+    assert report.standings["a.parquet"] == ("left", "1 of 1 clip to render: the window is closed")
     assert report.next_opening == utc("2026-11-22T21:00")
     assert not place.renderer.memory.spans
     (tmp_path / "inbox" / "a.parquet").unlink()
@@ -142,7 +142,7 @@ def test_the_lease_of_another_run_skips_its_manifest_alone(tmp_path: Path, caplo
     assert report.exit_code == 4
     assert report.standings == {
         "a.parquet": ("held", "a is held by a run that lives"),
-        "b.parquet": ("done", "1 clips"),
+        "b.parquet": ("done", "1 clip"),
     }
     said = [record.getMessage() for record in caplog.records if "is skipped this time" in record.getMessage()]
     assert said == ["a.parquet is skipped this time: a is held by a run that lives"]
