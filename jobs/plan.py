@@ -50,5 +50,8 @@ def plan_settings(values: Mapping[str, Any]) -> PlanSettings:
     own["selection"] = build(Selection, {key: values[key] for key in SELECTING}, at="")
     own["truncate_text"] = build(TextSettings, values["text"], at="text").truncate
     own["retry_failed"] = build(RetryFailed, values["retry"], at="retry").failed
-    target = build(Target, {key: values[key] for key in TARGET}, at="")
+    wanted = {key: values[key] for key in TARGET}
+    if type(wanted["card"]) is int:
+        wanted["card"] = str(wanted["card"])  # 24: to be told what cards are called
+    target = build(Target, wanted, at="")
     return replace(build(PlanSettings, own, at=""), target=target)

@@ -1,11 +1,11 @@
 """Kinds of card, and whether a group of a model fits them. Pure."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.config import ModelConfig
 from model.memory import HEADROOM, UNCERTAINTY, CardMemory, Fit, card_memory, tp_sizes
-from model.placing import RESIDENT, Placing
+from model.placing import RESIDENT, Placing, StagePlace
 from model.shapes import ClipShape
 
 GB = 10**9
@@ -61,8 +61,14 @@ def fitting(
     size = tp if tp is not None else next(iter(holding), max(sizes))
     memory = sizes.get(size) or card_memory(model, tp=size, shapes=shapes, placing=placing)
     fit = memory.fit(CARDS[card].num_bytes)
-    notes = {"fits": "", "tight": _tight(memory, card), "no": _too_large(model, memory, card, holding)}
+    large = _too_large(model, memory, card, holding) + _other_placings(model, shapes, card=card, placing=placing)
+    notes = {"fits": "", "tight": _tight(memory, card), "no": large}
     return Fitting(fit=fit, note=notes[fit])
+
+
+def unknown_card(name: str) -> str:
+    known = ", ".join(f"{known} ({card.gb} GB)" for known, card in CARDS.items())
+    return f"card is {name!r}, expected one of {known}"
 
 
 def no_fp8(kind: str) -> str:
@@ -84,6 +90,21 @@ def _too_large(model: ModelConfig, memory: CardMemory, card: str, holding: list[
     return f"{model.name} does not fit {card} at {at}, which needs {_needed(memory, card)}; {sizes}; " + (
         f"cards that hold {at}: {', '.join(cards)}" if cards else f"no known card holds {at}"
     )
+
+
+def _other_placings(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, placing: Placing) -> str:
+    """With which places of the stages that take less of a card it fits, and at which sizes."""
+    others: tuple[StagePlace, ...] = ("swapped", "offloaded")
+    if placing.stages != "resident":
+        others = ("offloaded",) if placing.stages == "swapped" else ()
+    found = []
+    for stages in others:
+        other = replace(placing, stages=stages)
+        memories = (card_memory(model, tp=size, shapes=shapes, placing=other) for size in tp_sizes(model))
+        sizes = [str(memory.tp) for memory in memories if memory.fit(CARDS[card].num_bytes) != "no"]
+        if sizes and (stages != "swapped" or len(model.transformers) > 1):
+            found.append(f"placing={stages} at tp={' or '.join(sizes)}")
+    return f"; on {card} it fits with {' and with '.join(found)}" if found else ""
 
 
 def _needed(memory: CardMemory, card: str) -> str:

@@ -14,7 +14,7 @@ from model.memory import Fit, card_memory, smallest_fitting_tp
 from model.parallel import check_tp_size
 from model.placing import RESIDENT, Placing
 from pipeline.errors import ConfigError
-from pipeline.planning.cards import CARDS, Fitting, fitting
+from pipeline.planning.cards import CARDS, Fitting, fitting, unknown_card
 from pipeline.planning.history import RunHistory
 from pipeline.planning.measured import Measured, crew_seconds
 from pipeline.planning.planned import PlannedClips
@@ -43,7 +43,7 @@ class Target:
         if self.card is not None:
             object.__setattr__(self, "card", self.card.lower())
         if self.card is not None and self.card not in CARDS:
-            raise ConfigError(f"card is {self.card!r}, expected one of {', '.join(CARDS)}")
+            raise ConfigError(unknown_card(self.card))
         if self.gpus is not None and self.gpus < 1:
             raise ConfigError(f"gpus is {self.gpus}, expected at least 1")
         if not 0 < self.utilisation <= 1:
@@ -288,7 +288,7 @@ def _made(
         groups=groups,
         tp=tp,
         seconds=seconds,
-        low_s=seconds / (1 + spread) if seconds is not None else None,
+        low_s=startup_s + working_s / (1 + spread) if working_s is not None else None,  # no less than the start
         high_s=seconds * (1 + spread) if seconds is not None else None,
         startup_s=startup_s,
         a_clip_s=working_s * groups / planned.to_render if working_s is not None and planned.to_render else None,

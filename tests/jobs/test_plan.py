@@ -77,6 +77,7 @@ def test_the_keys_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("word", "said"),
     [
         ("card=h1000", "card is 'h1000', expected one of"),
+        ("card=24", "card is '24', expected one of a10g (24 GB), l4 (24 GB), a100-40 (40 GB), "),
         ("tp=3", "tp: tensor parallel size 3 does not divide 8 key/value heads; sizes that work: 1, 2, 4, 8"),
         ("tp=0", "sizes that work: 1, 2, 4, 8"),
         ("parallel=tp1", "unknown key parallel; plan takes tp=N"),
@@ -165,6 +166,10 @@ def test_a_size_that_does_not_fit_has_no_times_on_the_page(tmp_path: Path, capsy
     )
     page = " ".join(page_of(capsys, *words).split())
     assert "does not fit a10g at tp=1" in page
+    assert "a10g holds it at tp=8" in page
+    assert (
+        "; on a10g it fits with placing=swapped at tp=4 or 8 and with placing=offloaded at tp=1 or 2 or 4 or 8" in page
+    )
     for word in ("takes", "GPU-hours", "cost", "0 groups"):
         assert word not in page, word
     found = json_of(capsys, *words)
@@ -217,3 +222,8 @@ def test_fast_groups_make_many_clips_a_second(tmp_path: Path, capsys: pytest.Cap
     page = " ".join(page_of(capsys, manifest(tmp_path, prompt=["red"] * 2), "card=h100").split())
     assert "clips a second" in page
     assert "a clip every" not in page
+
+
+def test_no_run_ends_before_it_has_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json_of(capsys, manifest(tmp_path, prompt=["red"] * 2), "card=h100")["estimate"]
+    assert found["startup_s"] < found["low_s"] < found["seconds"] < found["high_s"]
