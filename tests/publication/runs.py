@@ -12,7 +12,8 @@ from tests.outputs import row_settings
 from tests.publication.child import Job, work
 
 PROCESSES = multiprocessing.get_context("forkserver")  # imports once, and forks from where no thread runs yet
-PROCESSES.set_forkserver_preload(["tests.publication.child"])
+LATE = ("numpy.ma", "dateutil.relativedelta")  # pyarrow and numpy import these when first asked for a column
+PROCESSES.set_forkserver_preload(["tests.publication.child", *LATE])
 TIMEOUT_S = 120.0
 
 
