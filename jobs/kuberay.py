@@ -8,11 +8,13 @@ import yaml
 
 from jobs.elsewhere import TYPED, run_name, there_already
 from jobs.typed import build
+from model.placing import Placing
 from pipeline.again import Asked
 from pipeline.errors import ConfigError
 from pipeline.kuberay.applying import apply_object, create_job
-from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job
+from pipeline.kuberay.objects import Versions, Work, ray_cron_job, ray_job, workers
 from pipeline.kuberay.settings import KubernetesSettings
+from pipeline.room import wanted
 from pipeline.settings import ClusterSettings, ParallelSettings
 
 HERE = (
@@ -55,12 +57,20 @@ def kubernetes_settings(values: Mapping[str, Any]) -> KubernetesSettings:
 
 
 def work_of(values: Mapping[str, Any], command: str, settings: KubernetesSettings) -> Work:
-    """The words that the cluster hears: those typed, and what follows from its being one that grows."""
+    """The words that the cluster hears: those typed, and what follows from its being one that grows.
+
+    ConfigError for what its workers would never hold: there, it would be waited for until a timeout.
+    """
     _check_places(values)
     cluster = build(ClusterSettings, values["cluster"], at="cluster")
     parallel = build(ParallelSettings, values["parallel"], at="parallel")
     gpus = 0 if cluster.device == "cpu" else _gpus(parallel, settings)
-    groups = parallel.groups or (settings.max_gpu_workers * gpus // parallel.ranks if gpus else 1)
+    placing = build(Placing, values["placing"], at="placing")
+    wants = wanted(parallel, cluster, device="cuda" if gpus else "cpu", placing=placing)
+    most = wants.check(workers(settings, gpus=gpus), node="worker")
+    groups = parallel.groups or (most if gpus else 1)
+    if groups > most:
+        raise ConfigError(f"parallel.groups is {groups}, expected at most {most}, which is what the workers hold")
     there = {
         "cluster": "ray",
         "cluster.device": "cuda" if gpus else "cpu",

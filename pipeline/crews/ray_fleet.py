@@ -15,7 +15,7 @@ from pipeline.crews.nodes import NodeWatch, held_back, holds, is_alive
 from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.fleet import Event, Gpu, Joined, Lost, Order
-from pipeline.room import count_groups
+from pipeline.room import wanted
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.types import GroupStatus, Stage
 from pipeline.worker import Workplace
@@ -123,7 +123,8 @@ class RayFleet:
         nodes = list(self._site.watch.nodes.staying.values())
         if not nodes:
             return []
-        fits = count_groups(self._parallel, cluster, device=place.device, nodes=nodes, placing=place.placing)
+        wants = wanted(self._parallel, cluster, device=place.device, placing=place.placing)
+        fits = self._parallel.groups or wants.room(nodes)
         new = self._add({"render": fits, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
         return [Joined(crew_id=crew.crew_id, stage=crew.stage) for crew in new]
 

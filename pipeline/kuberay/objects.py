@@ -45,6 +45,12 @@ def ray_cron_job(settings: KubernetesSettings, work: Work, *, name: str, schedul
     return _object("RayCronJob", settings, name, spec)
 
 
+def workers(settings: KubernetesSettings, *, gpus: int) -> list[dict[str, float]]:
+    """What the cluster has when it has grown as far as it may, in Ray's words. `gpus`: of a worker."""
+    with_cards = [{"CPU": settings.gpu_worker_cpus, "GPU": gpus}] * settings.max_gpu_workers if gpus else []
+    return [*with_cards, *[{"CPU": settings.cpu_worker_cpus}] * settings.max_cpu_workers]
+
+
 def _object(kind: str, settings: KubernetesSettings, name: str, spec: Plain) -> Plain:
     metadata = {"name": name, "namespace": settings.namespace, "labels": dict(LABELS)}
     return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
