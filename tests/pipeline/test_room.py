@@ -79,8 +79,8 @@ ENCODER_OF_4 = Placing(text="cards", text_cards=4)
             [{"CPU": 2.0, "GPU": 2.0}],
             Placing(),
             2,
-            "no room for 1 group of 2 x 1 CPU and 1 GPU beside 1 encoder of 1 CPU, 1 finisher of 1 CPU: there is 1 node "
-            "of 2 CPU and 2 GPU",
+            "no room for 1 group of 2 x 1 CPU and 1 GPU beside 1 encoder of 1 CPU, 1 finisher of 1 CPU: there is 1 "
+            "node of 2 CPU and 2 GPU",
         ),
     ],
 )
