@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.nightly.channels import Channel, channels
 from pipeline.nightly.settings import NightlySettings
 from pipeline.nightly.windows import Window
-from pipeline.planning.estimate import Target, check_target
+from pipeline.planning.target import Target, check_target
 
 if TYPE_CHECKING:
     from pipeline.nightly.loop import Report
@@ -66,7 +66,8 @@ def nightly_settings(values: Mapping[str, Any]) -> NightlySettings:
     every_row = {"manifest": values["inbox"], "where": None, "shard": None, "limit": None}
     settings = run_settings({**render, **every_row})
     window = build(_Window, {key: values[key] for key in WINDOW}, at="")
-    placed = {"tp": settings.parallel.tp, "placing": settings.placing}
+    crews = {"encoders": settings.cluster.num_encoders, "finishers": settings.cluster.num_finishers}
+    placed = {"tp": settings.parallel.tp, "placing": settings.placing, **crews}
     target = build(Target, {key: values[key] for key in TARGET} | placed, at="")
     check_target(settings.model, target)
     own = {key: values[key] for key in OWN}

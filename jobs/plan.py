@@ -14,9 +14,9 @@ from jobs.settings import SELECTING, TextSettings
 from jobs.typed import build
 from pipeline.manifest.selection import Selection
 from pipeline.planning.answer import PlanSettings, read_plan
-from pipeline.planning.estimate import Target
+from pipeline.planning.target import Target
 
-TARGET = ("card", "gpus", "tp", "utilisation", "price", "placing")
+TARGET = ("card", "gpus", "tp", "encoders", "finishers", "utilisation", "price", "placing")
 PIPE_COLUMNS = 100  # a pipe has no width
 
 

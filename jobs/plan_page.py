@@ -141,8 +141,20 @@ def _estimate_table(estimate: Values) -> Table:
 def _layout(estimate: Values) -> str:
     groups = f"{estimate['groups']} group{'s' if estimate['groups'] != 1 else ''}"
     ranks = f" of {estimate['tp']} rank{'s' if estimate['tp'] != 1 else ''}" if estimate["tp"] else ""
-    cards = f"{estimate['gpus']} GPU{'s' if estimate['gpus'] != 1 else ''}, " if estimate["gpus"] else ""
-    return f": {cards}{groups}{ranks}"
+    if not estimate["gpus"]:
+        return f": {groups}{ranks}"
+    cards = f"{estimate['gpus']} GPU{'s' if estimate['gpus'] != 1 else ''}"
+    return f": {cards}, {', '.join([groups + ranks, *_beside(estimate)])}"
+
+
+def _beside(estimate: Values) -> Iterator[str]:
+    """What the other cards do."""
+    for kind, count in estimate["cards"].items():
+        if kind != "group":
+            yield f"{count} for {kind}s"
+    idle = estimate["gpus"] - sum(estimate["cards"].values())
+    if idle:
+        yield f"{idle} without work"
 
 
 def _a_clip(estimate: Values) -> str:
@@ -151,7 +163,7 @@ def _a_clip(estimate: Values) -> str:
     a_clip_s = estimate["a_clip_s"]
     if a_clip_s < 0.1:
         return f"; then a group makes {1 / a_clip_s:,.0f} clips a second"
-    cards = f" ({_short(a_clip_s * estimate['tp'])} GPU-seconds)" if estimate["gpus"] else ""
+    cards = f" ({_short(a_clip_s * estimate['gpus'] / estimate['groups'])} GPU-seconds)" if estimate["gpus"] else ""
     return f"; then a group makes a clip every {_short(a_clip_s)} s{cards}"
 
 

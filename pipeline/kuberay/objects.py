@@ -47,8 +47,9 @@ def ray_cron_job(settings: KubernetesSettings, work: Work, *, name: str, schedul
 
 def workers(settings: KubernetesSettings, *, gpus: int) -> list[dict[str, float]]:
     """What the cluster has when it has grown as far as it may, in Ray's words. `gpus`: of a worker."""
-    with_cards = [{"CPU": settings.gpu_worker_cpus, "GPU": gpus}] * settings.max_gpu_workers if gpus else []
-    return [*with_cards, *[{"CPU": settings.cpu_worker_cpus}] * settings.max_cpu_workers]
+    with_cards: dict[str, float] = {"CPU": settings.gpu_worker_cpus, "GPU": gpus}
+    without: dict[str, float] = {"CPU": settings.cpu_worker_cpus}
+    return [with_cards] * (settings.max_gpu_workers if gpus else 0) + [without] * settings.max_cpu_workers
 
 
 def _object(kind: str, settings: KubernetesSettings, name: str, spec: Plain) -> Plain:

@@ -44,7 +44,7 @@ class ManifestRenderer:
 
     def look(self, found: Found, /) -> Look:
         try:
-            return _look(self.plan(found), found, self._ranks)
+            return _look(self.plan(found), found, self._cards)
         except ManifestError as error:
             if error.more:  # not all are in the error: once more, with the file that gets every one
                 self.plan(found, findings=f"{self._settings.output}/{REJECTED}/{found.name}/{TABLE}")
@@ -64,12 +64,15 @@ class ManifestRenderer:
             return Rendered(summary=summary, gpus=None)
         self._history = [newest, *(self._history or [])]
         self._notes.put(f"{HISTORY}/{newest.run_id}.json", to_json(newest))
-        return Rendered(summary=summary, gpus=newest.groups * newest.tp)
+        return Rendered(summary=summary, gpus=newest.cards)
 
     @property
-    def _ranks(self) -> int:
-        """Of one group, as far as that is known before it is started."""
-        return self._settings.target.gpus or self._settings.render.parallel.ranks
+    def _cards(self) -> int:
+        """Of a run with one group, as far as that is known before it is started; on CPUs the group's ranks."""
+        target, ranks = self._settings.target, self._settings.render.parallel.ranks
+        if self._settings.render.cluster.device == "cpu":
+            return ranks
+        return target.gpus or sum(target.wants(ranks=ranks).cards(1).values())
 
     def _output(self, found: Found) -> str:
         return f"{self._settings.output}/{found.name}"
@@ -91,7 +94,7 @@ class ManifestRenderer:
         )
 
 
-def _look(found: RunPlan, file: Found, ranks: int) -> Look:
+def _look(found: RunPlan, file: Found, cards: int) -> Look:
     index, plan, estimate = found.manifest.index, found.plan, found.estimate
     left = found.planned.left
     flops = [found.planned.flops(each).total for each in left]
@@ -103,7 +106,7 @@ def _look(found: RunPlan, file: Found, ranks: int) -> Look:
         seconds=estimate.seconds,
         startup_s=estimate.startup_s,
         clip_s=estimate.a_clip_s * longest if estimate.a_clip_s is not None else None,
-        gpus=estimate.gpus or estimate.groups * (estimate.tp or 0) or ranks,
+        gpus=estimate.gpus or (estimate.groups * (estimate.tp or 0) if estimate.seconds is not None else 0) or cards,
     )
     return Look(
         num_clips=len(index),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pipeline.errors import ConfigError
 from pipeline.nightly.windows import Window
-from pipeline.planning.estimate import Target
+from pipeline.planning.target import Target
 from pipeline.settings import RunSettings
 
 

@@ -22,9 +22,10 @@ from pipeline.manifest.rows import Rules
 from pipeline.manifest.selection import EVERYTHING, Selection
 from pipeline.manifest.sources import find_files
 from pipeline.plan import Plan, make_plan
-from pipeline.planning.estimate import Estimate, Target, check_target, estimate
+from pipeline.planning.estimate import Estimate, estimate
 from pipeline.planning.history import RunHistory, read_history
 from pipeline.planning.planned import PlannedClips, planned_clips
+from pipeline.planning.target import Target, check_target
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import MediaSettings
 from pipeline.weights.opening import BUILTIN, open_weights, weights_errors

@@ -4,20 +4,18 @@ On GPUs the stages run side by side, and the slowest decides. On CPUs they share
 earlier runs took of theirs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, TypeAlias
 
 from model.config import ModelConfig
 from model.memory import Fit, card_memory, smallest_fitting_tp
-from model.parallel import check_tp_size
-from model.placing import RESIDENT, Placing
-from pipeline.errors import ConfigError
-from pipeline.planning.cards import CARDS, Fitting, fitting, unknown_card
+from pipeline.planning.cards import CARDS, Fitting, fitting
 from pipeline.planning.history import RunHistory
 from pipeline.planning.measured import Measured, crew_seconds
 from pipeline.planning.planned import PlannedClips
+from pipeline.planning.target import Target, alike, card_of
 
 Basis: TypeAlias = Literal["measured", "scaled", "flops", "none"]
 SPREAD: Mapping[Basis, float] = {"measured": 0.25, "scaled": 0.5, "flops": 1.0, "none": 0.0}  # either way, as a factor
@@ -26,30 +24,7 @@ NUM_STARTS = 5  # runs whose start is averaged, the newest
 SETUP_S, LOAD_BYTES_S = 60.0, 1e9  # before any run: Ray, imports, warm-up; weights read a second and rank
 TP_EFFICIENCY = {1: 1.0, 2: 0.9, 4: 0.8, 8: 0.65}  # of a rank's speed; assumed, for cards with NVLink
 DEFAULT_CARD = "h100"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What the plan is for; None: as the output's last run was, or else what is stated."""
-
-    card: str | None = None
-    gpus: int | None = None
-    tp: int | None = None
-    utilisation: float = 0.4  # of the card's peak, until a run was measured
-    price: float | None = None  # of a GPU-hour
-    placing: Placing = RESIDENT
-
-    def __post_init__(self) -> None:
-        if self.card is not None:
-            object.__setattr__(self, "card", self.card.lower())
-        if self.card is not None and self.card not in CARDS:
-            raise ConfigError(unknown_card(self.card))
-        if self.gpus is not None and self.gpus < 1:
-            raise ConfigError(f"gpus is {self.gpus}, expected at least 1")
-        if not 0 < self.utilisation <= 1:
-            raise ConfigError(f"utilisation is {self.utilisation}, expected more than 0 and at most 1")
-        if self.price is not None and self.price < 0:
-            raise ConfigError(f"price is {self.price}, expected 0 or more")
+CREWS = {"encode": "encoder", "render": "group", "finish": "finisher"}  # who works at a stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +33,8 @@ class Estimate:
 
     basis: Basis
     hardware: str
-    gpus: int  # 0: on CPUs
+    gpus: int  # of all crews, and those without one; 0: on CPUs
+    cards: Mapping[str, int]  # of those by kind of crew
     groups: int
     tp: int | None
     seconds: float | None  # of the whole run; None: no estimate; 0: nothing to render
@@ -72,17 +48,6 @@ class Estimate:
     bytes_measured: bool
     fit: Fit | None  # of a group on these cards; None: on CPUs, or a card that is not known
     notes: tuple[str, ...]
-
-
-def check_target(model: ModelConfig, target: Target) -> None:
-    """ConfigError for a group size that cannot cut the model."""
-    if target.tp is None:
-        return
-    for part, config in model.transformers.items():
-        try:
-            check_tp_size(config, target.tp)
-        except ValueError as error:
-            raise ConfigError(f"tp: {error} ({part})") from error
 
 
 def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Target) -> Estimate:
@@ -127,40 +92,24 @@ def _nothing(planned: PlannedClips, measured: Measured, target: Target) -> Estim
     )
 
 
-def alike(history: Sequence[RunHistory], target: Target) -> list[RunHistory]:
-    """Earlier runs that tell how long this one takes: on the hardware asked for, else on that of the last run."""
-    runs = [run for run in history if run.stages == target.placing.stages]
-    runs = [run for run in runs if target.card is None or _has(run, target.card)]
-    runs = [run for run in runs if target.tp in (None, run.tp)]
-    if not runs:
-        return []
-    newest = runs[0]
-    runs = [run for run in runs if run.hardware.is_like(newest.hardware) and run.tp == newest.tp]
-    if newest.hardware.device == "cpu":  # who shares the cores matters
-        runs = [run for run in runs if (run.groups, run.threads) == (newest.groups, newest.threads)]
-    return runs
-
-
-def _has(run: RunHistory, card: str) -> bool:
-    return bool(set(CARDS[card].names) & set(run.hardware.cards))
-
-
 def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured, target: Target) -> Estimate:
     newest = runs[0]
     on_gpus = newest.hardware.device == "cuda"
     hardware = f"{newest.hardware}, as in run {newest.run_id}"
-    card = target.card or _card_of(newest)
+    card = target.card or card_of(newest)
     fitted = None
     if card is not None and not measured.is_complete:
         fitted = fitting(planned.model, planned.shapes, card=card, tp=newest.tp, placing=target.placing)
     if fitted is not None and fitted.fit == "no":
         return _not_fitting(planned, measured, target, hardware=hardware, tp=newest.tp, fitted=fitted)
-    gpus = (target.gpus or newest.groups * newest.tp) if on_gpus else 0
-    groups = _groups(gpus, newest.tp) if on_gpus else newest.groups
-    crews = crew_seconds(measured.totals(), groups=groups, encoders=newest.encoders, finishers=newest.finishers)
+    wants = target.wants(ranks=newest.tp, newest=newest)
+    gpus = (target.gpus or sum(wants.cards(newest.groups).values())) if on_gpus else 0
+    groups = wants.groups_on(gpus) if on_gpus else newest.groups
+    counts = {each.kind: each.count for each in wants.beside} | {"group": groups}
+    crews = crew_seconds(measured.totals(), groups=groups, encoders=counts["encoder"], finishers=counts["finisher"])
     if on_gpus:
         slowest = max(crews, key=lambda name: crews[name])
-        others_s = sum(crews[name] * _crews(newest, name) for name in crews if name != slowest)
+        others_s = sum(crews[name] * counts[CREWS[name]] for name in crews if name != slowest)
         working_s = crews[slowest] + others_s / planned.to_render
         notes = [f"the slowest stage is {slowest}; the others run beside it"]
     else:
@@ -178,6 +127,7 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
         basis="measured" if measured.is_complete else "scaled",
         hardware=hardware,
         gpus=gpus,
+        cards=wants.cards(groups) if on_gpus else {},
         groups=groups,
         tp=newest.tp,
         startup_s=fmean(run.startup_s + run.closing_s for run in starts),
@@ -185,22 +135,6 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
         fit=fitted.fit if fitted is not None else ("fits" if on_gpus else None),
         notes=(*notes, *measured.notes(), *([fitted.note] if fitted is not None and fitted.note else [])),
     )
-
-
-def _card_of(run: RunHistory) -> str | None:
-    """The largest kind of that name: Ray's "A100" may be either."""
-    named = [name for name in CARDS if _has(run, name)]
-    return max(named, key=lambda name: CARDS[name].gb, default=None)
-
-
-def _crews(run: RunHistory, stage: str) -> int:
-    return {"encode": run.encoders, "render": run.groups, "finish": run.finishers}[stage]
-
-
-def _groups(gpus: int, tp: int) -> int:
-    if gpus < tp:
-        raise ConfigError(f"gpus is {gpus}, expected at least {tp} (tp={tp}: the cards of one group)")
-    return gpus // tp
 
 
 def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, card: str) -> Estimate:
@@ -211,9 +145,15 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
     )
     if tp is None or fitted.fit == "no":
         return _not_fitting(planned, measured, target, hardware=_named(card), tp=tp, fitted=fitted)
-    groups = _groups(target.gpus or tp, tp)
-    a_rank = known.tflops * 1e12 * target.utilisation * TP_EFFICIENCY[tp]
-    working_s = planned.total_flops / (a_rank * tp * min(groups, planned.to_render))
+    wants = target.wants(ranks=tp)
+    gpus = target.gpus or sum(wants.cards(1).values())
+    groups = wants.groups_on(gpus)
+    a_card = known.tflops * 1e12 * target.utilisation
+    speeds = {"group": a_card * TP_EFFICIENCY[tp] * tp * min(groups, planned.to_render)}
+    speeds |= {each.kind: a_card * each.count for each in wants.beside if each.cards}  # a layer after the other
+    flops = _crew_flops(planned, speeds)
+    seconds = {crew: flops[crew] / speed for crew, speed in speeds.items()}
+    slowest = max(seconds, key=lambda crew: seconds[crew])
     return _made(
         planned,
         measured,
@@ -221,19 +161,40 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
         basis="flops",
         hardware=_named(card),
         fit=fitted.fit,
-        gpus=groups * tp,
+        gpus=gpus,
+        cards=wants.cards(groups),
         groups=groups,
         tp=tp,
         startup_s=SETUP_S + _weights_bytes(model, planned, tp=tp) / LOAD_BYTES_S,
-        working_s=working_s,
+        working_s=seconds[slowest],
         notes=(
             f"no run of this model on {card} was measured: FLOPs at {target.utilisation:.0%} of the card's peak"
             + (f", {TP_EFFICIENCY[tp]:.0%} of that for {tp} ranks a group" if tp > 1 else ""),
             *([] if stages == "resident" else [f"what placing.stages={stages} costs in time is not counted"]),
-            "text encoder and decoders are counted as if on these cards too; on CPUs they are far slower",
+            *_crew_notes(speeds, slowest),
             *([fitted.note] if fitted.note else []),
         ),
     )
+
+
+def _crew_flops(planned: PlannedClips, crews: Collection[str]) -> dict[str, int]:
+    """Of all clips, by who is on cards; what would be done on CPUs is the groups'."""
+    flops = dict.fromkeys(("group", *crews), 0)
+    for each in planned.left:
+        a_clip = planned.flops(each)
+        parts = {"group": a_clip.denoise, "encoder": a_clip.text + a_clip.image, "finisher": a_clip.decode}
+        for crew, count in parts.items():
+            flops[crew if crew in crews else "group"] += count * each.to_render
+    return flops
+
+
+def _crew_notes(crews: Collection[str], slowest: str) -> Iterator[str]:
+    parts = {"encoder": "text encoder", "finisher": "decoder"}
+    for crew, name in parts.items():
+        if crew not in crews:
+            yield f"the {name}'s work is counted as if done on the groups' cards; on CPUs it is far slower"
+    if slowest in parts:
+        yield f"the {parts[slowest]}'s cards take longest; groups wait for them"
 
 
 def _named(card: str) -> str:
@@ -271,6 +232,7 @@ def _made(
     basis: Basis,
     hardware: str,
     gpus: int,
+    cards: Mapping[str, int] | None = None,
     groups: int,
     tp: int | None,
     startup_s: float,
@@ -285,6 +247,7 @@ def _made(
         basis=basis,
         hardware=hardware,
         gpus=gpus,
+        cards=cards or {},
         groups=groups,
         tp=tp,
         seconds=seconds,

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from model.placing import StagePlace
+from model.placing import DecodePlace, Placing, StagePlace, TextPlace
 from pipeline.errors import StoreError
 from pipeline.planning.cards import ACCELERATOR
 from pipeline.results import RunFacts
+from pipeline.room import crews_wanted
 from pipeline.settings import RunSettings
 from pipeline.store import Store
 from pipeline.summary import Snapshot
@@ -96,6 +97,31 @@ class RunHistory:
     closing_s: float  # what came after
     kinds: tuple[KindTimes, ...]
     stages: StagePlace = "resident"  # where they lay
+    text: TextPlace = "cpu"
+    text_cards: int = 1
+    decode: DecodePlace = "cpu"
+
+    def lay_like(self, placing: Placing) -> bool:
+        """Whether everything was where it is to be, as far as that decides times."""
+        own = self._placing
+        return (own.stages, own.text, own.encoder_cards, own.decode) == (
+            placing.stages,
+            placing.text,
+            placing.encoder_cards,
+            placing.decode,
+        )
+
+    @property
+    def cards(self) -> int:
+        """Of all crews; on CPUs ranks, which stand for them."""
+        if self.hardware.device == "cpu":
+            return self.groups * self.tp
+        wants = crews_wanted(ranks=self.tp, encoders=self.encoders, finishers=self.finishers, placing=self._placing)
+        return sum(wants.cards(self.groups).values())
+
+    @property
+    def _placing(self) -> Placing:
+        return Placing(stages=self.stages, text=self.text, text_cards=self.text_cards, decode=self.decode)
 
 
 def kind_of(clip: Clip) -> Kind:
@@ -187,6 +213,9 @@ class RunTimes:
             closing_s=round(max(seconds - startup_s - last.working_s, 0.0), 3),
             kinds=self.kinds(),
             stages=settings.placing.stages,
+            text=settings.placing.text,
+            text_cards=settings.placing.text_cards,
+            decode=settings.placing.decode,
         )
         try:
             store.put(f"{HISTORY}/{facts.run_id}.json", to_json(measured))

@@ -149,6 +149,18 @@ def test_vbench_at_1080p_is_a_believable_page(tmp_path: Path, capsys: pytest.Cap
     assert found["estimate"]["low_s"] < RELEASE_S * 4730 / 8 < found["estimate"]["high_s"]
 
 
+def test_a_page_says_what_each_card_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [manifest(tmp_path, prompt=["red"] * 9), "card=h100", "tp=2", "finishers=2", "price=1"]
+    words += ["placing.text=cards", "placing.decode=card"]
+    found = json_of(capsys, *words, "gpus=10")["estimate"]
+    assert found["cards"] == {"group": 6, "encoder": 1, "finisher": 2}
+    assert found["cost"] == pytest.approx(found["seconds"] * 10 / 3600)
+    page = " ".join(page_of(capsys, *words, "gpus=10").replace("│", " ").split())
+    assert ": 10 GPUs, 3 groups of 2 ranks, 1 for encoders, 2 for finishers, 1 without work" in page
+    assert main(["plan", *words, "gpus=4"]) == 2
+    assert "gpus is 4, expected at least 5 (group 2, encoder 1, finisher 2)" in capsys.readouterr().err
+
+
 def test_many_kinds_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = list(range(1, 31))
     page = page_of(capsys, manifest(tmp_path, prompt=["red"] * 30, steps=steps))

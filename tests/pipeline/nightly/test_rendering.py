@@ -98,6 +98,25 @@ def test_times_of_other_manifests_count(tmp_path: Path) -> None:
     assert work.gpus == 2  # ranks, on CPUs
 
 
+def test_a_budget_counts_the_cards_of_encoders_and_finishers(tmp_path: Path) -> None:
+    inbox, output = inbox_with(tmp_path, ROWS), str(tmp_path / "out")
+    words = ("placing.text=cards", "placing.text_cards=2", "placing.decode=card", "cluster.num_finishers=3")
+    looker, notes = renderer(inbox, output, *words, "card=h100")
+    assert looker.look(only(inbox)).work.gpus == 1 + 2 + 3  # by FLOPs, with one group
+    assert renderer(inbox, output, *words)[0].look(only(inbox)).work.gpus == 6  # without an estimate
+    assert renderer(inbox, output, *words, "cluster.device=cpu")[0].look(only(inbox)).work.gpus == 1
+    ran = history(
+        hardware=Hardware(device="cuda", cards={"H100": 8}, cpu="any", cores=64, nodes=1),
+        text="cards",
+        text_cards=2,
+        decode="card",
+        finishers=3,
+    )
+    notes.put(f"{HISTORY}/{ran.run_id}.json", to_json(ran))
+    again = renderer(inbox, output, *words)[0].look(only(inbox)).work
+    assert (again.startup_s, again.gpus) == (10.0, 2 + 2 + 3)
+
+
 def test_what_is_done_and_what_gave_up_is_not_left(tmp_path: Path) -> None:
     inbox, output = inbox_with(tmp_path, ROWS), str(tmp_path / "out")
     looker, _ = renderer(inbox, output)

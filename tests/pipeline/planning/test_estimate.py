@@ -10,10 +10,11 @@ from model.shapes import clip_shape
 from pipeline.errors import ConfigError
 from pipeline.manifest.index import NO_INPUT, IndexBuilder, index_of
 from pipeline.planning.cards import CARDS
-from pipeline.planning.estimate import SETUP_S, Target, alike, estimate
+from pipeline.planning.estimate import SETUP_S, TP_EFFICIENCY, estimate
 from pipeline.planning.history import Hardware, Kind, KindTimes, RunHistory
 from pipeline.planning.measured import Measured
 from pipeline.planning.planned import PlannedClips, PlannedKind, planned_clips
+from pipeline.planning.target import Target, alike
 from tests.clips import make_clip
 from tests.configured import load_model
 from tests.models import small_model
@@ -92,6 +93,45 @@ def test_other_numbers_of_the_same_cards_are_counted_with() -> None:
     assert few.seconds == pytest.approx(11 + 800 * 4.0 / 2, rel=0.02)
     with pytest.raises(ConfigError, match="gpus is 1, expected at least 2"):
         estimate(planned((KIND, 800)), [on_gpus(tp=2, groups=4)], Target(gpus=1))
+
+
+def test_cards_of_encoders_and_finishers_are_paid_for_and_render_nothing() -> None:
+    placing = Placing(text="cards", text_cards=2, decode="card")
+    ran = on_gpus(groups=4, text="cards", text_cards=2, decode="card")
+    assert (ran.cards, on_gpus().cards, run_history().cards) == (4 + 2 + 2, 8, 2)
+    assert alike([ran], Target()) == alike([on_gpus()], Target(placing=placing)) == []
+    assert alike([ran], Target(placing=replace(placing, text_cards=1))) == []
+
+    found = estimate(planned((KIND, 800)), [ran], Target(price=2.0, placing=placing))
+    assert (found.gpus, found.groups, found.cards) == (8, 4, {"group": 4, "encoder": 2, "finisher": 2})
+    assert found.gpu_hours == pytest.approx(known(found.seconds) * 8 / 3600)
+    few = estimate(planned((KIND, 800)), [ran], Target(gpus=7, placing=placing, finishers=4))
+    assert (few.gpus, few.groups, few.cards) == (7, 1, {"group": 1, "encoder": 2, "finisher": 4})
+    assert few.seconds == pytest.approx(11 + 800 * 4.0, rel=0.02)
+    with pytest.raises(ConfigError, match=r"gpus is 4, expected at least 5 \(group 1, encoder 2, finisher 2\)"):
+        estimate(planned((KIND, 800)), [ran], Target(gpus=4, placing=placing))
+
+
+def test_before_any_run_each_part_is_done_by_the_cards_that_are_there_for_it() -> None:
+    clips = large("magihuman_distill", count=1000)
+    flops = clips.flops(clips.left[0])
+    speed = 989e12 * 0.5
+    target = Target(card="h200", gpus=9, tp=2, utilisation=0.5, price=3.0, placing=Placing(text="cards", decode="card"))
+    found = estimate(clips, [], target)
+    assert (found.groups, found.cards) == (3, {"group": 6, "encoder": 1, "finisher": 1})
+    assert found.cost == pytest.approx(known(found.seconds) * 9 / 3600 * 3), "the ninth has no work and is paid for"
+    groups_s = 1000 * flops.denoise / (3 * 2 * speed * TP_EFFICIENCY[2])
+    finisher_s, encoder_s = 1000 * flops.decode / speed, 1000 * (flops.text + flops.image) / speed
+    assert known(found.seconds) - found.startup_s == pytest.approx(max(groups_s, finisher_s, encoder_s))
+    more = estimate(clips, [], replace(target, gpus=40, finishers=1))
+    assert known(more.seconds) - more.startup_s == pytest.approx(finisher_s)
+    assert "the decoder's cards take longest; groups wait for them" in more.notes
+    assert not any("far slower" in note for note in more.notes)
+    half = estimate(clips, [], Target(card="h200", placing=Placing(decode="card"), tp=1))
+    assert (half.gpus, half.groups) == (2, 1), "enough for one group"
+    assert any(
+        note.startswith("the text encoder's work is counted as if done on the groups' cards") for note in half.notes
+    )
 
 
 def test_kinds_that_no_run_measured_are_scaled_by_flops_and_pixels() -> None:
@@ -184,6 +224,7 @@ def test_a_size_that_the_model_has_no_more_is_not_scaled_from() -> None:
     [
         ({"card": "h1000"}, "card is 'h1000', expected one of a10g"),
         ({"gpus": 0}, "gpus is 0, expected at least 1"),
+        ({"finishers": 0}, "finishers is 0, expected at least 1"),
         ({"utilisation": 40}, "utilisation is 40, expected more than 0 and at most 1"),
         ({"price": -1}, "price is -1"),
     ],

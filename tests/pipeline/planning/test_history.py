@@ -1,9 +1,14 @@
 """What a run leaves for later plans: sums by kind, small, and nothing that could stop a run."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobs.compose import compose_values
+from jobs.settings import run_settings
+from jobs.words import read_words
 from pipeline.planning.history import (
     HISTORY,
     NUM_KINDS,
@@ -23,6 +28,7 @@ from pipeline.summary import Snapshot
 from pipeline.types import Clip, ClipFailure
 from tests.clips import make_clip, make_record
 from tests.moments import make_snapshot
+from tests.outputs import facts
 
 CPU = Hardware(device="cpu", cpu="a CPU", cores=2, nodes=1)
 KIND = Kind(resolution="64P", ratio="16:9", duration_s=3, steps=8, guided=True, image=False)
@@ -105,8 +111,28 @@ def test_a_clip_says_its_kind() -> None:
 
 def test_it_comes_back_as_it_was_written() -> None:
     gpus = Hardware(device="cuda", cards={"H100": 8}, cpu="x", cores=128, nodes=1)
-    for written in (run_history(), run_history(hardware=gpus, stopped=True)):
+    placed: dict[str, Any] = {"text": "cards", "text_cards": 2, "decode": "card", "finishers": 3}
+    for written in (run_history(), run_history(hardware=gpus, stopped=True), run_history(hardware=gpus, **placed)):
         assert parse(to_json(written)) == written
+    assert written.cards == 2 + 2 + 3
+
+
+def test_a_run_of_before_had_text_and_decoders_on_cpus() -> None:
+    old = json.loads(to_json(run_history()))
+    for name in ("text", "text_cards", "decode"):
+        del old[name]
+    assert parse(json.dumps(old).encode()) == run_history()
+
+
+def test_a_run_leaves_what_it_had_of_cards(tmp_path: Path) -> None:
+    times, store = RunTimes(Kept(), began=0.0), open_store(str(tmp_path))
+    times.placed(device="cuda", nodes=[{"CPU": 8.0, "GPU": 8.0}], groups=3, tp=2, own=False)
+    times.record(make_clip(), finished=make_record(make_clip()).finished, num_attempts=1, seconds={"render": 1.0})
+    values = compose_values("render", read_words(["manifest=m.parquet", "output=o", "placing.text=offloaded"]))
+    settings = run_settings({**values, "placing": {**values["placing"], "decode": "card"}})
+    times.leave(store, facts=facts(store, tmp_path, run_id="r1"), settings=settings, last=make_snapshot(), seconds=9.0)
+    (left,) = read_history(store)
+    assert (left.text, left.decode, left.cards) == ("offloaded", "card", 3 * 2 + 1 + 1)
 
 
 def test_the_newest_are_read_and_damaged_ones_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
