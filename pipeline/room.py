@@ -159,6 +159,11 @@ def crews_wanted(
     )
 
 
+def all_fit(crews: Sequence[Crews], nodes: Nodes) -> bool:
+    """Whether nodes hold all of these together."""
+    return not crews or Wants(beside=tuple(crews[:-1]), groups=crews[-1]).room(nodes) >= crews[-1].count
+
+
 def choose_device(settings: ClusterSettings, nodes: Nodes) -> str:
     """cpu or cuda. ConfigError where cards are asked for and there are none."""
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes) or (settings.grows and settings.device == "cuda")

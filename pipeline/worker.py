@@ -62,15 +62,15 @@ class Seat:
     node: str  # Ray's id of it
     address: str
     pid: int
-    gpu: str | None = None  # its number there
+    gpus: tuple[str, ...] = ()  # their numbers there
 
     @property
-    def card(self) -> Gpu | None:
-        return None if self.gpu is None else Gpu(node=self.node, number=self.gpu)
+    def cards(self) -> tuple[Gpu, ...]:
+        return tuple(Gpu(node=self.node, number=number) for number in self.gpus)
 
     def __str__(self) -> str:
-        gpu = "" if self.gpu is None else f", GPU {self.gpu}"
-        return f"{self.address} (node {self.node[:8]}, process {self.pid}{gpu})"
+        gpus = "".join(f", GPU {number}" for number in self.gpus)
+        return f"{self.address} (node {self.node[:8]}, process {self.pid}{gpus})"
 
 
 class PromptEncoder:
@@ -255,8 +255,8 @@ def begin(place: Workplace) -> None:
 def seat() -> Seat:
     """Of this process."""
     context = ray.get_runtime_context()
-    gpus = context.get_accelerator_ids().get("GPU", [])
-    return Seat(node=context.get_node_id(), address=address(), pid=os.getpid(), gpu=str(gpus[0]) if gpus else None)
+    gpus = tuple(map(str, context.get_accelerator_ids().get("GPU", [])))
+    return Seat(node=context.get_node_id(), address=address(), pid=os.getpid(), gpus=gpus)
 
 
 def address() -> str:

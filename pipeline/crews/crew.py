@@ -14,7 +14,7 @@ from ray.exceptions import ObjectLostError, RayError
 
 from pipeline.crews.deadlines import Attention
 from pipeline.crews.losses import fatal_of, has_cause, kind_of, reason_of
-from pipeline.crews.nodes import Nodes, NodeWatch, look, node_of
+from pipeline.crews.nodes import Nodes, NodeWatch, Resources, look, node_of
 from pipeline.crews.placements import Names
 from pipeline.fleet import (
     CONDITIONS_LOST,
@@ -28,6 +28,7 @@ from pipeline.fleet import (
     Ready,
     Refused,
 )
+from pipeline.room import Crews
 from pipeline.settings import ClusterSettings
 from pipeline.types import Clip, ClipFailure, Stage
 from pipeline.worker import Seat, Verdict, Workplace
@@ -60,6 +61,7 @@ class Crew(ABC):
     """What encoders, finishers and groups have in common. `start` and `offer` come with the kind."""
 
     stage: Stage
+    bundle: Resources  # of one actor
 
     def __init__(self, crew_id: str, *, site: Site) -> None:
         self.crew_id, self.site = crew_id, site
@@ -76,6 +78,10 @@ class Crew(ABC):
 
     @abstractmethod
     def offer(self, order: Order) -> None: ...
+
+    def wants(self) -> Crews:
+        """One such crew, for those who count what there is room for."""
+        return Crews(kind=self.crew_id, cpus=int(self.bundle["CPU"]), cards=int(self.bundle.get("GPU", 0)))
 
     def refs(self) -> list[Ref]:
         return list(self.calls)
@@ -200,10 +206,11 @@ class Crew(ABC):
         return self.seats[rank].node if rank in self.seats else node_of(self.actors[rank])
 
     def gpus(self) -> tuple[Gpu, ...]:
-        return tuple(seat.card for seat in self.seats.values() if seat.card is not None)
+        return tuple(card for seat in self.seats.values() for card in seat.cards)
 
     def gpu_of(self, rank: int) -> Gpu | None:
-        return self.seats[rank].card if rank in self.seats else None
+        """The first, of several: which one it was is not known."""
+        return next(iter(self.seats[rank].cards), None) if rank in self.seats else None
 
     def told(self, rank: int) -> str:
         """Which actor, and where it is, for a reason."""

@@ -5,6 +5,7 @@ that lives, the others leave their collective and keep their weights, and the ne
 After any other loss, and where that does not work, all is built anew.
 """
 
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import ray
@@ -16,6 +17,7 @@ from pipeline.crews.crew import LOADING, Crew, Site
 from pipeline.crews.placements import is_there, no_room, place
 from pipeline.fleet import Event
 from pipeline.rank_worker import Broken, RankWorker
+from pipeline.room import Crews
 from pipeline.settings import ParallelSettings
 from pipeline.types import Stage
 from pipeline.worker import Seat
@@ -109,6 +111,9 @@ class Ranks(Crew):
 
     def is_up(self) -> bool:
         return self.state != "lost"
+
+    def wants(self) -> Crews:
+        return replace(super().wants(), actors=self.parallel.ranks, together=self.together)
 
     def is_unplaced(self) -> bool:
         return self._placement is not None and not is_there(self._placement)

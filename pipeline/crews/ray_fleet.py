@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import ray
@@ -10,12 +11,12 @@ import ray
 from pipeline.crews.crew import Crew, Site
 from pipeline.crews.deadlines import Attention, StepTimes
 from pipeline.crews.group import RenderGroup
-from pipeline.crews.guards import Guards
-from pipeline.crews.nodes import NodeWatch, held_back, holds, is_alive
+from pipeline.crews.guards import SEEK_S, Guards
+from pipeline.crews.nodes import NodeWatch, held_back, is_alive
 from pipeline.crews.placements import names_of
 from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.fleet import Event, Gpu, Joined, Lost, Order
-from pipeline.room import wanted
+from pipeline.room import Crews, all_fit, wanted
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.types import GroupStatus, Stage
 from pipeline.worker import Workplace
@@ -38,7 +39,7 @@ class RayFleet:
         self._given_up: set[str] = set()
         self._guards = Guards(self._site.clock)
         self._avoided: frozenset[Gpu] = frozenset()
-        self._delayed: dict[str, None] = {}  # groups to be started when all guards have their cards
+        self._delayed: dict[str, float] = {}  # crews with cards that wait for guards to have theirs, and since when
         self._add({"render": groups, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
         self._looked_s = time.monotonic()
 
@@ -65,16 +66,18 @@ class RayFleet:
 
     def start(self, crew_id: str, /) -> None:
         crew = self._crews[crew_id]
-        if crew.stage != "render" or self._guards.seek():
+        if not crew.wants().cards or self._guards.seek():
             crew.start()
         else:
-            self._delayed[crew_id] = None
+            self._delayed[crew_id] = self._site.clock.now
 
     def _start_delayed(self) -> None:
-        if self._guards.seek():
-            for crew_id in self._delayed:
+        """Of those that wait for guards, all once these have their cards, and whoever has waited long enough."""
+        are_held = self._guards.seek()
+        for crew_id, since_s in list(self._delayed.items()):
+            if are_held or self._site.clock.now - since_s > SEEK_S:
+                del self._delayed[crew_id]
                 self._crews[crew_id].start()
-            self._delayed.clear()
 
     def offer(self, crew_id: str, order: Order, /) -> None:
         self._crews[crew_id].offer(order)
@@ -137,14 +140,20 @@ class RayFleet:
         self._hold_back()
 
     def _hold_back(self) -> None:
-        """Has the cards that are to be avoided guarded, but for those that a group works on."""
-        groups = [crew for crew in self._crews.values() if isinstance(crew, RenderGroup)]
-        idle = self._avoided - {gpu for crew in groups if crew.is_up() for gpu in crew.gpus()}
-        fits = holds(groups[0].bundle, self._parallel.ranks, together=groups[0].together)
+        """Has the cards that are to be avoided guarded, but for those that a crew works on."""
+        idle = self._avoided - {gpu for crew in self._crews.values() if crew.is_up() for gpu in crew.gpus()}
+        fits = partial(all_fit, self._needed())
         if self._guards.hold(held_back(self._site.watch.nodes, idle, fits=fits)):
-            for crew in groups:
-                if not crew.is_up():
+            for crew in self._crews.values():
+                if isinstance(crew, RenderGroup) and not crew.is_up():
                     crew.kill()  # ranks that wait for a new one keep the place of the dead one, too
+
+    def _needed(self) -> list[Crews]:
+        """What cards have to be left for: all that work alone and want some, and a group of each kind."""
+        left = [crew for crew_id, crew in self._crews.items() if crew_id not in self._given_up]
+        groups = {crew.stage: crew.wants() for crew in left if isinstance(crew, RenderGroup)}
+        alone = [crew.wants() for crew in left if not isinstance(crew, RenderGroup)]
+        return [*(each for each in alone if each.cards), *groups.values()]
 
     def release(self, crew_id: str, /) -> None:
         self._delayed.pop(crew_id, None)

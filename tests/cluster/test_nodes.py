@@ -20,7 +20,7 @@ from ray.util.placement_group import placement_group_table, remove_placement_gro
 from pipeline.crews.group import RenderGroup
 from pipeline.crews.placements import names_of, place
 from pipeline.crews.ray_fleet import RayFleet
-from pipeline.fleet import Done, Event, Gpu, Joined, Lost
+from pipeline.fleet import Done, Event, Gpu, Joined, Lost, Ready
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings
 from tests.cluster.fleets import clip, event_of, fleet_of, render_order, started, workplace
@@ -164,12 +164,12 @@ def test_a_blocked_card_is_held_back_and_groups_get_others(
 ) -> None:
     """Ray hands out cards that nobody has; the rank computes on its CPU."""
     with (
-        another_node(shared_cluster, num_cpus=1, num_gpus=3) as node,
+        another_node(shared_cluster, num_cpus=2, num_gpus=3) as node,
         fleet_of(workplace(weights, tmp_path), tp=1) as fleet,
     ):
         group = fleet._crews["group-0"]
         assert isinstance(group, RenderGroup)
-        group.bundle["GPU"] = 1.0
+        group.bundle = {**group.bundle, "GPU": 1.0}
         cards = {Gpu(node=node.node_id, number=str(number)) for number in range(3)}
         bad = max(cards)  # Ray gives those before it first
         fleet.avoid((), {bad})
@@ -188,8 +188,33 @@ def test_a_blocked_card_is_held_back_and_groups_get_others(
         fleet.release("group-0")
         fleet.avoid((), {bad})
         wait_for_gpus(2.0)
+
+        finisher = fleet._crews["finisher-0"]
+        finisher.bundle = {**finisher.bundle, "GPU": 1.0}
+        (its_own,) = started(fleet, "finisher-0").gpus
+        assert its_own < bad
+        fleet.avoid((), {bad, its_own})
+        settle(fleet)
+        wait_for_gpus(1.0)  # nobody seeks a card that somebody works on
+        fleet.release("finisher-0")
+        fleet.avoid((), {bad, its_own})
+        fleet.start("finisher-0")
+        assert not finisher.is_up(), "it waits for the guard, as a group does"
+        ready = event_of(fleet)
+        assert isinstance(ready, Ready)
+        assert set(ready.gpus) < cards - {its_own}
+        settle(fleet)
+        wait_for_gpus(1.0)  # one is left for a group: of two that are blocked, one is held back
         fleet.close()
         wait_for_gpus(3.0)
+
+
+def settle(fleet: RayFleet) -> None:
+    """Until no guard seeks."""
+    end = time.monotonic() + 20
+    while not fleet._guards.seek():
+        assert time.monotonic() < end, "a card is sought for 20 s"
+        assert fleet.wait(0.1) == []
 
 
 def wait_for_gpus(free: float) -> None:
