@@ -119,10 +119,13 @@ class GroupSum:
 
     def __init__(self, group: dist.ProcessGroup | None) -> None:
         self.group = group
+        self.is_silent = False  # a rank that tries its own layers out alone sums nothing
 
     def __call__(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Raises GroupBroken, which holds on to nothing that keeps the other ranks waiting."""
         total = output.float()
+        if self.is_silent:
+            return total
         try:
             dist.all_reduce(total, group=self.group)
         except RuntimeError as error:

@@ -17,6 +17,7 @@ from model.compiling import compile_layers
 from model.config import ModelConfig
 from model.fp8 import check_device
 from model.fp8_layers import prepare_fp8
+from model.kernels import with_kernels
 from model.layers import Layer
 from model.offloading import Swapped, offload, stage_limits
 from model.parallel import GroupSum, shard
@@ -140,6 +141,16 @@ class Renderer:
         """The ranks to sum with from now on; the weights stay. None lets go of those before, who can be left then."""
         for each in self.sums:
             each.group = group
+
+    def make_kernels(self, request: RenderRequest) -> None:
+        """All that clips need, by rendering one of no use without the other ranks. Raises KernelsError."""
+        for each in self.sums:
+            each.is_silent = True
+        try:
+            with_kernels(lambda: self.render(request))
+        finally:
+            for each in self.sums:
+                each.is_silent = False
 
     def check(self, request: RenderRequest) -> None:
         """Raises ValueError, on every rank alike and before any collective, for a request that cannot be rendered."""

@@ -81,8 +81,9 @@ class RankWorker:
         """GroupLost where this card does not hold them; another node's may."""
         import torch
 
+        from model.kernels import KernelsError
         from model.renderer import Renderer
-        from pipeline.requests import smallest_shape
+        from pipeline.requests import smallest_shape, warm_up_request
 
         placing, folder = self.place.placing, None
         sweep()  # what killed ranks have left on this node: ours, too, ends by being killed
@@ -90,7 +91,7 @@ class RankWorker:
             self.folder = scratch_folder()
             folder = Path(self.folder.name)
         try:
-            return Renderer.load(
+            renderer = Renderer.load(
                 self.place.model,
                 reader,
                 tp=self.world_size,
@@ -99,6 +100,11 @@ class RankWorker:
                 placing=placing,
                 folder=folder,
             )
+            if self.place.model.compiled:  # before anybody waits for this rank in a collective
+                renderer.make_kernels(warm_up_request(self.place.model))
+            return renderer
+        except KernelsError as error:
+            raise GroupLost(str(error)) from None
         except torch.OutOfMemoryError as error:
             message = self._shortage(error, smallest_shape(self.place.model))
         raise GroupLost(f"loading, for the smallest clip: {message}")

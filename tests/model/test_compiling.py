@@ -38,6 +38,10 @@ def random_transformer(config: TransformerConfig, *, dtype: torch.dtype = torch.
     with torch.device("meta"):
         transformer = Transformer(config, dtype=dtype)
     shard(transformer, tp=tp, rank=0, group=dist.group.WORLD if tp > 1 else None)
+    return filled(transformer)
+
+
+def filled(transformer: Transformer) -> Transformer:
     transformer = transformer.to_empty(device="cpu").requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for tensor in transformer.state_dict().values():
@@ -89,6 +93,27 @@ def test_a_rank_compiles_no_more() -> None:
         dist.destroy_process_group()
 
 
+def test_a_rank_makes_its_kernels_before_it_meets_the_others() -> None:
+    model = small_model()
+    with torch.device("meta"):
+        transformer = Transformer(TRANSFORMER)
+    sums = [shard(transformer, tp=2, rank=1, group=None)]
+    transformer = filled(transformer)
+    compile_layers(transformer, backend="eager")
+    renderer, clip = Renderer(model, {"base": transformer}, device="cpu", sums=sums), warm_up_request(model)
+    renderer.make_kernels(clip)
+    assert compilations() == KINDS
+    with pytest.raises(ValueError, match="process group"):
+        renderer.render(clip)  # it sums again, and there is nobody yet
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        renderer.join(dist.group.WORLD)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            renderer.render(clip)
+    finally:
+        dist.destroy_process_group()
+
+
 def test_two_stages_share_what_was_compiled() -> None:
     for config in (DEEP, LOCAL):
         transformer = random_transformer(config)
@@ -101,12 +126,12 @@ def test_two_stages_share_what_was_compiled() -> None:
 @pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
 @torch.inference_mode()
 def test_what_a_rank_warms_up_is_all_that_its_clips_need() -> None:
-    """With torch's own compiler: the eager numbers, and no kernel after the warm-up of `RankWorker.join`."""
+    """With torch's own compiler: the eager numbers, and no kernel after those that `RankWorker.load` makes."""
     model = dataclasses.replace(small_model(), compiled=True, compute_dtype="bfloat16")
     eager, compiled = (random_transformer(TRANSFORMER, dtype=torch.bfloat16) for _ in range(2))
     compile_layers(compiled)
     renderers = [Renderer(model, {"base": each}, device="cpu") for each in (eager, compiled)]
-    renderers[1].render(warm_up_request(model))
+    renderers[1].make_kernels(warm_up_request(model))
     assert compilations() == KINDS
     shape = smallest_shape(dataclasses.replace(model, durations_s=(4,), default_duration_s=4))
     clip = dataclasses.replace(warm_up_request(model), steps=2, video_latent=shape.video_latent, text=torch.ones(7, 32))
