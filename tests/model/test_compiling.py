@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ from model import compiling
 from model.compiling import compile_layers
 from model.config import TransformerConfig
 from model.parallel import shard
-from model.renderer import Renderer
+from model.placing import Placing, StagePlace
+from model.renderer import Latents, Renderer
 from model.transformer import Transformer
+from model.weights import LocalWeights
 from pipeline.requests import smallest_shape, warm_up_request
 from tests.models import TRANSFORMER, small_model
+from tests.weights import write_weights
 
 DEEP = dataclasses.replace(TRANSFORMER, num_layers=40, mm_layers=(0, 1, 38, 39), gelu7_layers=(0, 1))
 LOCAL = dataclasses.replace(DEEP, local_attn_layers=tuple(range(1, 40, 2)), frame_receptive_field=1, coords_style="v1")
@@ -139,3 +143,29 @@ def test_what_a_rank_warms_up_is_all_that_its_clips_need() -> None:
         expected, got = (renderer.render(clip) for renderer in renderers)
     assert compilations() == KINDS
     assert 0 < (got.video - expected.video).norm() / expected.video.norm() < 2e-2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
+def test_wherever_weights_lie_compiled_numbers_are_the_same(tmp_path: Path) -> None:
+    """torch has kept the kernels that the test above has made. Layers that stay and such that come may both be there."""
+    shape = dataclasses.replace(TRANSFORMER, text_in_channels=48)  # as the text encoder of these weights wants it
+    model = dataclasses.replace(small_model(), transformer=shape, compute_dtype="bfloat16")
+    reader, warm_up = LocalWeights(write_weights(tmp_path / "weights", model)), warm_up_request(model)
+    clip = dataclasses.replace(warm_up, steps=2, text=torch.ones(7, 48))
+    eager = Renderer.load(model, reader, device="cpu").render(clip)
+    model = dataclasses.replace(model, compiled=True)
+    resident: Latents | None = None
+    places: list[StagePlace] = ["resident", "swapped", "offloaded", "disk", "disk"]
+    for stages, gb in zip(places, (0, 0, 0, 0, 7e-4), strict=True):
+        placing, folder = Placing(stages=stages, stages_gb=gb), tmp_path / f"{stages} {gb}"
+        renderer = Renderer.load(model, reader, device="cpu", placing=placing, folder=folder)
+        renderer.make_kernels(warm_up)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            got = renderer.render(clip)
+        resident = resident or got
+        assert torch.equal(got.video, resident.video), placing
+        assert torch.equal(got.audio, resident.audio), placing
+        assert (got.video - eager.video).norm() / eager.video.norm() < 2e-2, placing
+    kept = [each.device.type for each in renderer.stages[0].block.parameters()]
+    assert set(kept) == {"cpu", "meta"}, "the last had layers of both kinds"

@@ -64,9 +64,7 @@ def test_half_written_kernels_are_made_again(kept: Path, caplog: pytest.LogCaptu
     forget()
     torch.testing.assert_close(compiled_sum(), expected)
     assert all(map(is_whole, libraries))
-    assert caplog.messages == [
-        f"removed {len(libraries)} half-written libraries from {kept}: they are compiled again"
-    ]
+    assert caplog.messages == [f"removed {len(libraries)} half-written libraries from {kept}: they are compiled again"]
 
     caplog.clear()
     for each in kept.glob("*/*.py"):
@@ -96,7 +94,13 @@ def test_only_what_ends_too_soon_and_is_nobodys_work_is_removed(tmp_path: Path) 
     folder = tmp_path / "ab"
     folder.mkdir()
     (tmp_path / "locks").mkdir()
-    contents = {"whole": whole, "short": whole[: len(whole) // 2], "empty": b"", "zeros": bytes(4096), "busy": whole[:100]}
+    contents = {
+        "whole": whole,
+        "short": whole[: len(whole) // 2],
+        "empty": b"",
+        "zeros": bytes(4096),
+        "busy": whole[:100],
+    }
     for name, data in contents.items():
         (folder / f"{name}.main.so").write_bytes(data)
     (folder / "short.main.cpp").write_bytes(b"")
