@@ -43,8 +43,8 @@ def with_kernels(run: Callable[[], object]) -> None:
     reason = _tried(run)
     if reason is not None:
         raise KernelsError(
-            f"model.compiled: torch can compile neither with what it keeps in {kept} nor in {other}: {reason}. Is there "
-            "a C++ compiler on this node? If there is, empty both folders, or name another by TORCHINDUCTOR_CACHE_DIR"
+            f"model.compiled: torch can compile neither with what it keeps in {kept} nor in {other}: {reason}. Is "
+            "there a C++ compiler on this node? If so, empty both folders, or name another by TORCHINDUCTOR_CACHE_DIR"
         )
 
 

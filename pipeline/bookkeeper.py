@@ -84,9 +84,9 @@ class Bookkeeper:
     def failed(self, order: Order | None, failure: ClipFailure, *, crew_id: str) -> None:
         if isinstance(order, EncodeOrder):
             for condition in order.conditions:
-                self.conditions.not_made(condition)
+                self.conditions.not_made(condition, suspected=failure.kind not in FREE)
             if len(order.conditions) > 1 and failure.kind not in FATAL:
-                return  # it may be the fault of any of them: each is made alone now
+                return  # it may be the fault of any of them, each is made alone now; or of none
             pending = [track.clip for track in self.board.in_place(Place.PENDING)]
             for clip in users_of(order.conditions, pending):
                 self._judge(self.board.tracks[clip.clip_id], failure)

@@ -67,9 +67,10 @@ class Conditions:
         if condition in self._users:
             self._made[condition] = (handle, seconds)
 
-    def not_made(self, condition: Condition) -> None:
+    def not_made(self, condition: Condition, *, suspected: bool) -> None:
+        """`suspected`: it may be to blame, and is made alone from now on."""
         self._in_work.discard(condition)
-        self._failures[condition] += 1
+        self._failures[condition] += suspected
 
     def handles(self, clip: Clip) -> dict[str, Handle] | None:
         """All of a clip's conditions by role; None while any is missing."""

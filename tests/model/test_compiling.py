@@ -148,7 +148,7 @@ def test_what_a_rank_warms_up_is_all_that_its_clips_need() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
 def test_wherever_weights_lie_compiled_numbers_are_the_same(tmp_path: Path) -> None:
-    """torch has kept the kernels that the test above has made. Layers that stay and such that come may both be there."""
+    """torch has kept the kernels of the test above. Layers that stay and such that come may both be there."""
     shape = dataclasses.replace(TRANSFORMER, text_in_channels=48)  # as the text encoder of these weights wants it
     model = dataclasses.replace(small_model(), transformer=shape, compute_dtype="bfloat16")
     reader, warm_up = LocalWeights(write_weights(tmp_path / "weights", model)), warm_up_request(model)

@@ -83,7 +83,7 @@ def test_half_written_kernels_are_made_again(kept: Path, caplog: pytest.LogCaptu
 
 def test_without_a_compiler_the_error_says_what_to_look_at(kept: Path) -> None:
     missing = config.patch({"cpp.cxx": ("no-such-compiler",)})
-    with missing, pytest.raises(KernelsError, match="no-such-compiler.*Is there a C") as caught:
+    with missing, pytest.raises(KernelsError, match="no-such-compiler") as caught:
         compiled_sum()
     assert f"{kept} nor in {kept}{SIBLING}" in str(caught.value)
 

@@ -78,3 +78,11 @@ def test_a_poisonous_prompt_in_a_batch_costs_its_neighbours_nothing() -> None:
     assert set(recorder.failures) == {"clip-4"}
     assert [each.stage for each in recorder.failures["clip-4"]] == ["encode"] * 3
     assert set(recorder.attempts.values()) == {1}
+
+
+def test_a_batch_whose_encoder_was_preempted_stays_a_batch() -> None:
+    clips = [make_clip(f"clip-{n}", row=n) for n in range(8)]
+    recorder, fleet = MemoryRecorder(), FakeFleet(faults=[Fault(stage="encode", nth=1, what="evict")])
+    drive(clips, fleet, recorder)
+    assert len(recorder.records) == 8
+    assert [len(order.conditions) for order in orders(fleet, EncodeOrder)] == [2, 7, 1, 6]  # the next clip's go first
