@@ -97,9 +97,13 @@ def text_memory(model: ModelConfig) -> PartMemory:
 
 
 def image_memory(model: ModelConfig, shape: ClipShape) -> PartMemory:
+    return picture_memory(model, max(_picture_pixels(model, shape)))
+
+
+def picture_memory(model: ModelConfig, pixels: int) -> PartMemory:
+    """The image encoder, at a picture of so many."""
     if model.codecs.video == "foal":
         return PartMemory(weights=FOAL_CODEC_BYTES, activations=0)
-    pixels = max(_picture_pixels(model, shape))
     return PartMemory(weights=2 * WAN_ENCODER_PARAMETERS, activations=WAN_ENCODER_BYTES * pixels)
 
 

@@ -6,6 +6,7 @@ RenderError
   WeightsError    keys, shapes or files do not match           before any clip; exit 2
   ClipError       this clip cannot be made; others go on       not retried on the same input
     EncodeError   ffmpeg said no; the end of its stderr attached
+    OutOfMemory   no card of the run's holds what it needs
   EncoderLost     ffmpeg was killed or stood still             finished again, FAILED at its cap
   GroupLost       a rank, node or collective died              clip retried, group rebuilt; caps on both
   StoreError      storage said no                              the run stops, nothing half-written; exit 5
@@ -84,6 +85,10 @@ class ClipError(RenderError):
 
 
 class EncodeError(ClipError):
+    pass
+
+
+class OutOfMemory(ClipError):
     pass
 
 

@@ -4,8 +4,9 @@ there.
 
 from collections.abc import Callable, Sequence
 
+from model.codec_cost import picture_memory, text_memory
 from model.config import ModelConfig
-from model.memory import CARDS_GB, CardMemory, card_memory, tp_sizes
+from model.memory import CARDS_GB, RUNTIME_BYTES, CardMemory, card_memory, tp_sizes
 from model.placing import GB, Placing
 from model.shapes import ClipShape
 
@@ -20,12 +21,38 @@ def shortage(
     parts = [f"{part} {_gb(size)}" for part, size in needed.weights.items()]
     held = f"weights {_gb(needed.held)} ({' + '.join(parts)}, {placing.stages})"
     row = f"{held}, activations {_gb(needed.activations)}, runtime {_gb(needed.runtime)}"
-    there = "" if look is None else f"; the card has {_gb(look()[1])}, {_gb(look()[0])} of it free now"
     return (
         f"out of memory at {shape.width}x{shape.height}, {shape.num_frames} frames, tp={tp}: it needs "
-        f"{_gb(needed.total)} a card by `happyhorse plan`: {row}{there}; {_holding(model, shape)}; "
-        f"{type(error).__name__}: {' '.join(str(error).split())}"
+        f"{_gb(needed.total)} a card by `happyhorse plan`: {row}{_there(look)}; "
+        f"{_holding(model, shape)}; {_told(error)}"
     )
+
+
+def encoder_shortage(
+    error: Exception, *, model: ModelConfig, placing: Placing, has_images: bool, pixels: int, look: Look | None
+) -> str:
+    """The same for a prompt encoder, at a picture of so many pixels."""
+    text = text_memory(model)
+    parts = {"text": text.weights, "activations": text.activations}
+    if has_images:
+        images = picture_memory(model, pixels)
+        parts |= {"images": images.weights, "activations": max(text.activations, images.activations)}
+    parts["runtime"] = RUNTIME_BYTES * max(placing.encoder_cards, 1)
+    row = " + ".join(f"{part} {_gb(size)}" for part, size in parts.items())
+    return (
+        f"out of memory in the prompt encoder, placing.text={placing.text}: with all weights on cards it needs "
+        f"{_gb(sum(parts.values()))} on {placing.encoder_cards or 1} by `happyhorse plan`: {row}{_there(look)}; "
+        f"placing.text=offloaded brings a layer at a time, placing.text=cards with a larger placing.text_cards spreads "
+        f"them over more, placing.text=cpu takes no card; {_told(error)}"
+    )
+
+
+def _there(look: Look | None) -> str:
+    return "" if look is None else f"; the card has {_gb(look()[1])}, {_gb(look()[0])} of it free now"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _holding(model: ModelConfig, shape: ClipShape) -> str:

@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import ray
 
 from model.config import ModelConfig
 from model.placing import RESIDENT, Placing
-from pipeline.errors import ClipError, StoreError
+from pipeline.errors import ClipError, GroupLost, OutOfMemory, StoreError, WeightsError
 from pipeline.fleet import Condition, Gpu, Picture, Sound, Text
 from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.publication import upload
@@ -88,9 +89,9 @@ class PromptEncoder:
         from model.codecs import build_image_encoder, build_sound_encoder
         from model.text import build_text_encoder
         from pipeline.embeddings import KeptTexts, origin_of
-        from pipeline.weights.opening import open_weights, weights_errors
+        from pipeline.weights.opening import open_weights
 
-        with weights_errors(self.place.weights):
+        with self._loading():
             reader = open_weights(self.place.weights, self.place.storage)
             model, placing = self.place.model, self.place.placing
             cards = placing.encoder_cards if self.place.device == "cuda" else 0
@@ -113,14 +114,56 @@ class PromptEncoder:
                 open_store(self.place.output, self.place.storage),
                 origin=origin_of(model, reader, device=device),
                 channels=model.transformer.text_in_channels,
-                build=build,
+                build=self._loading()(build),
             ).embed
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Around all that reads weights, now or for the first prompt. GroupLost where its cards do not hold them."""
+        import torch
+
+        from pipeline.weights.opening import weights_errors
+
+        try:
+            with weights_errors(self.place.weights):
+                yield
+        except torch.OutOfMemoryError as error:
+            raise GroupLost(f"loading: {self._shortage(error)}") from None
 
     def encode(self, conditions: tuple[Condition, ...]) -> "tuple[Verdict, *tuple[Tensor | None, ...]]":
         """The verdict, then what was made of each: all or none."""
         began = time.monotonic()
-        made = _as_data("encode", lambda: [self._encode(condition) for condition in conditions])
+        made = _as_data("encode", lambda: [self._encode_within(condition) for condition in conditions])
         return (made, *[None] * len(conditions)) if isinstance(made, ClipFailure) else (time.monotonic() - began, *made)
+
+    def _encode_within(self, condition: Condition) -> "Tensor":
+        """What its cards do not hold is the failure of those who want it; the encoder goes on with the next one."""
+        import torch
+
+        try:
+            return self._encode(condition)
+        except torch.OutOfMemoryError as error:
+            message = self._shortage(error, condition)
+        if self.place.device == "cuda":
+            torch.cuda.empty_cache()  # the error is gone, and its frames with what they held
+        raise OutOfMemory(message)
+
+    def _shortage(self, error: Exception, condition: Condition | None = None) -> str:
+        import torch
+
+        from pipeline.shortage import encoder_shortage
+
+        model, pixels = self.place.model, 0
+        if isinstance(condition, Picture):
+            pixels = condition.latent_height * condition.latent_width * model.spatial_scale**2
+        return encoder_shortage(
+            error,
+            model=model,
+            placing=self.place.placing,
+            has_images=self.place.images,
+            pixels=pixels,
+            look=torch.cuda.mem_get_info if self.place.device == "cuda" else None,
+        )
 
     def _encode(self, condition: Condition) -> "Tensor":
         if isinstance(condition, Text):
@@ -268,7 +311,9 @@ def _as_data(stage: Stage, make: Callable[[], Made]) -> Made | ClipFailure:
     """Carries out an order; whatever it raises becomes a ClipFailure, so that the actor lives on for the next one."""
     try:
         return make()
-    except (ClipError, StoreError) as error:
+    except GroupLost:
+        raise
+    except (ClipError, StoreError, WeightsError) as error:
         return failure(stage, error, kind=type(error).__name__)
     except Exception as error:  # the worker's translation of anything into data
         if isinstance(error, OSError) and error.errno in DISK_FULL:
