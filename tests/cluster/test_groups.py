@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,10 @@ def num_loads(pid: int) -> int:
     return sum(path.read_text().count("has loaded its weights") for path in logs)
 
 
+def scratch_folders(pid: int) -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"happyhorse-*-{pid}-*"))
+
+
 def placement_states() -> list[str]:
     return [each["state"] for each in placement_group_table().values()]
 
@@ -128,9 +133,10 @@ def same(one: Latents, other: Latents) -> bool:
 
 def test_a_killed_rank_is_replaced_and_the_others_do_not_load_again(place: Workplace, weights: Path) -> None:
     order = render_order(weights, clip())
-    with fleet_of(place) as fleet:
+    with fleet_of(dataclasses.replace(place, placing=Placing(stages="disk"))) as fleet:
         ready = started(fleet, "group-0")
         pids = rank_pids(fleet)
+        assert all(map(scratch_folders, pids.values()))
         before = latents_of(fleet, order)
         fleet.offer("group-0", render_order(weights, clip(steps=LONG)))
         time.sleep(0.3)
@@ -145,6 +151,8 @@ def test_a_killed_rank_is_replaced_and_the_others_do_not_load_again(place: Workp
         mended = rank_pids(fleet)
         assert mended[0] == pids[0]
         assert mended[1] != pids[1]
+        assert not scratch_folders(pids[1]), "the next rank there removes what a killed one has left"
+        assert all(map(scratch_folders, mended.values()))
         assert num_loads(pids[0]) == num_loads(mended[1]) == 1, "the rank that lived has loaded its weights again"
         assert same(latents_of(fleet, order), before)
 
@@ -299,7 +307,7 @@ def pid_of(kind: str) -> int:
 def test_an_idle_process_that_is_killed_or_frozen_is_noticed_without_an_order(
     place: Workplace, crew_id: str, kind: str, by: signal.Signals, noticed_as: str
 ) -> None:
-    with fleet_of(place, step_least_s=4) as fleet:
+    with fleet_of(dataclasses.replace(place, placing=Placing(text="disk")), step_least_s=4) as fleet:
         ready = started(fleet, crew_id)
         assert fleet.wait(1) == [], "it was asked how it is, and that is no event"
         pid = pid_of(kind)
@@ -309,6 +317,11 @@ def test_an_idle_process_that_is_killed_or_frozen_is_noticed_without_an_order(
         assert (lost.crew_id, lost.kind, lost.node) == (crew_id, noticed_as, ready.nodes[0])
         assert f"process {pid}" in lost.reason
         wait_until(lambda: not is_alive(pid), timeout_s=20)
+        if kind == "PromptEncoder":
+            assert scratch_folders(pid)
+            started(fleet, crew_id)
+            assert not scratch_folders(pid)
+            assert scratch_folders(pid_of(kind))
 
 
 def test_a_killed_finisher_is_lost_with_its_order_and_starts_again(place: Workplace) -> None:
