@@ -12,6 +12,7 @@ from model.memory import CARDS_GB
 from pipeline.planning.answer import PlanSettings, RunPlan
 
 Values = dict[str, Any]
+NODE_CARDS = 8  # of a usual large node
 SHOWN_KINDS = 20  # the most tokens first; the others are summed up
 BASES = {
     "measured": "measured: earlier runs rendered such clips on this hardware",
@@ -43,6 +44,7 @@ def _what_it_takes(values: Values) -> Iterator[RenderableType]:
     yield Text("")
     yield _memory_table(values["memory"])
     yield _placing_table(values["memory"])
+    yield _host_table(values["memory"])
     yield from map(Text, _memory_words(values["memory"]))
     yield Text("")
     yield _estimate_table(values["estimate"])
@@ -101,6 +103,31 @@ def _placing_table(memory: Values) -> Table:
     return table
 
 
+def _host_table(memory: Values) -> Table:
+    """The machine's memory that ranks take, by where stages lie: of one, and of a node with NODE_CARDS of them."""
+    rows, own = memory["tp"], memory["placing"]["stages"]
+    table = Table("machine's memory", *(f"tp{row['tp']}: one, {NODE_CARDS}" for row in rows))
+    for stages in rows[0]["host"]:
+        if stages != "swapped" or len(rows[0]["weights"]) > 1:
+            taken = (row["host"][stages] for row in rows)
+            table.add_row(
+                f"{stages}{'*' * (stages == own)}", *(f"{_gb(one)}, {_gb(NODE_CARDS * one)}" for one in taken)
+            )
+    return table
+
+
+def _host_words(memory: Values) -> str:
+    beside, own = memory["host_beside"], memory["placing"]
+    row = memory["tp"][0]
+    node = NODE_CARDS * row["host"][own["stages"]] + sum(beside.values())
+    where = f"placing.text={own['text']}, placing.decode={own['decode']}"
+    return (
+        f"* this placing. An encoder has {_gb(beside['encoder'])} of the machine's memory, a finisher "
+        f"{_gb(beside['finisher'])} ({where}): {_gb(node)} on a node with both and "
+        f"{NODE_CARDS} ranks of tp{row['tp']}, beside Ray's object store and what it runs on."
+    )
+
+
 def _memory_words(memory: Values) -> Iterator[str]:
     beside = memory["beside"]
     names = {"text": "text encoder", "images": "image encoder", "decoders": "video and audio decoder"}
@@ -113,6 +140,7 @@ def _memory_words(memory: Values) -> Iterator[str]:
         f"Beside the groups, in processes of their own (weights + activations): {', '.join(parts)}: "
         f"{_gb(beside['total'])} with their runtime if they share a group's card, else on others or on CPUs."
     )
+    yield _host_words(memory)
     yield (
         f"Activations within {memory['activations_uncertainty']:.0%}, at the largest clip, attention in fused kernels; "
         f"{memory['headroom']:.0%} of a card is kept free; GB are 10^9 bytes."

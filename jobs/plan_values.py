@@ -6,12 +6,24 @@ Bytes are bytes, seconds are seconds, FLOPs are FLOPs of all that a key names; "
 from dataclasses import asdict, replace
 from typing import Any
 
-from model.memory import CARDS_GB, HEADROOM, RUNTIME_BYTES, UNCERTAINTY, card_memory, fits, surroundings, tp_sizes
+from model.memory import (
+    CARDS_GB,
+    HEADROOM,
+    RUNTIME_BYTES,
+    UNCERTAINTY,
+    card_memory,
+    fits,
+    host_beside,
+    host_memory,
+    surroundings,
+    tp_sizes,
+)
 from model.placing import Placing, StagePlace
 from pipeline.planning.answer import PlanSettings, RunPlan
 from pipeline.planning.planned import PlannedClips, PlannedKind
 
 Values = dict[str, Any]
+HOST_PLACES: tuple[StagePlace, ...] = ("resident", "swapped", "offloaded", "disk")
 STAGE_PLACES: tuple[StagePlace, ...] = ("resident", "swapped", "offloaded")  # to disk: as offloaded
 
 
@@ -82,6 +94,10 @@ def memory_values(planned: PlannedClips, placing: Placing) -> Values:
                     stages: _fitting(card_memory(model, tp=tp, shapes=shapes, placing=other).total)
                     for stages, other in others.items()
                 },
+                "host": {
+                    stages: host_memory(model, tp=tp, placing=replace(placing, stages=stages))
+                    for stages in dict.fromkeys((*HOST_PLACES, placing.stages))
+                },
             }
         )
     return {
@@ -91,6 +107,7 @@ def memory_values(planned: PlannedClips, placing: Placing) -> Values:
         "runtime_bytes": RUNTIME_BYTES,
         "tp": rows,
         "beside": asdict(beside) | {"total": beside.total},
+        "host_beside": host_beside(beside, placing),
     }
 
 

@@ -25,6 +25,7 @@ class Parameters:
     others: int
     num_bytes: int
     largest_bytes: int  # of one layer
+    pinned_bytes: int = 0  # what torch pins for them: each tensor's bytes up to the next power of two
 
     @property
     def count(self) -> int:
@@ -38,6 +39,7 @@ def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int 
     """
     counts: Counter[bool] = Counter()
     num_bytes: Counter[str] = Counter()  # of layers, and of all that is in none
+    pinned_bytes = 0
     for name, shape in tensor_shapes(config):
         local = list(shape)
         cut = cut_of(name, config, tp=tp, rank=rank) if tp > 1 else None
@@ -50,11 +52,13 @@ def parameters(config: TransformerConfig, *, dtype: str, tp: int = 1, rank: int 
         else:
             size = count * DTYPE_BYTES[dtype if is_linear else "float32"]
         num_bytes[name.split(".")[2] if name.startswith("block.") else ""] += size
+        pinned_bytes += 1 << (size - 1).bit_length()
     return Parameters(
         block_linears=counts[True],
         others=counts[False],
         num_bytes=num_bytes.total(),
         largest_bytes=max(num_bytes.values()),
+        pinned_bytes=pinned_bytes,
     )
 
 

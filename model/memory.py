@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias
 from model import layers
 from model.codec_cost import PartMemory, decoder_memory, image_memory, text_memory
 from model.config import ModelConfig, TransformerConfig
-from model.cost import parameters
+from model.cost import Parameters, parameters
 from model.parallel import allowed_tp_sizes, local_inner_size
 from model.placing import GB, RESIDENT, Placing
 from model.shapes import ClipShape
@@ -32,6 +32,9 @@ from model.shapes import ClipShape
 RUNTIME_BYTES = 1_500_000_000  # a process's CUDA context, cuBLAS and NCCL
 HEADROOM = 0.08  # of a card, kept free: the allocator's gaps, and what a card holds less than its name says
 UNCERTAINTY = 0.2  # of the activations
+PROCESS_BYTES = (
+    600_000_000  # of the machine's, without weights: 0.34 GB measured, the rest for CUDA's context, not measured
+)
 CARDS_GB = (24, 40, 48, 80, 141)
 NUM_LATENTS = 10  # of the clip's size, float32: the sample, noise and a solver's memory
 Fit: TypeAlias = Literal["fits", "tight", "no"]
@@ -98,13 +101,7 @@ def card_memory(
         if n == 0 or shape.first_latent is not None
     ]
     latents = [4 * NUM_LATENTS * _count(shape.video_latent) for shape in shapes]
-    shares = {
-        part: max(
-            (parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank, fp8=model.fp8) for rank in (0, tp - 1)),
-            key=lambda share: share.num_bytes,
-        )
-        for part, config in model.transformers.items()
-    }
+    shares = _shares(model, tp)
     weights = {part: share.num_bytes for part, share in shares.items()}
     largest = max(share.largest_bytes for share in shares.values())
     return CardMemory(
@@ -114,6 +111,37 @@ def card_memory(
         activations=max(activations) + max(latents),
         runtime=RUNTIME_BYTES,
     )
+
+
+def _shares(model: ModelConfig, tp: int) -> dict[str, Parameters]:
+    """By stage, of the rank with the most."""
+    return {
+        part: max(
+            (parameters(config, dtype=model.compute_dtype, tp=tp, rank=rank, fp8=model.fp8) for rank in (0, tp - 1)),
+            key=lambda share: share.num_bytes,
+        )
+        for part, config in model.transformers.items()
+    }
+
+
+def host_memory(model: ModelConfig, *, tp: int, placing: Placing) -> int:
+    """Bytes of the machine's memory that a rank with a card takes at its most: what waits there for the card, or, on
+    its way to the disk, the largest stage."""
+    shares = _shares(model, tp).values()
+    waiting = {
+        "swapped": sum(share.pinned_bytes for share in shares),
+        "offloaded": max(sum(share.num_bytes for share in shares) - round(placing.stages_gb * GB), 0),
+        "disk": max(share.num_bytes for share in shares),
+    }
+    return PROCESS_BYTES + waiting.get(placing.stages, 0)
+
+
+def host_beside(beside: "Surroundings", placing: Placing) -> dict[str, int]:
+    """The same of one encoder, which loads its text encoder there wherever it works, and of one finisher."""
+    images = beside.images.total if beside.images is not None and not placing.encoder_cards else 0
+    text = beside.text.weights if placing.encoder_cards else beside.text.total
+    decoders = 0 if placing.finisher_cards else beside.decoders.total
+    return {"encoder": PROCESS_BYTES + text + images, "finisher": PROCESS_BYTES + decoders}
 
 
 def _held(weights: Mapping[str, int], largest: int, placing: Placing) -> int:
