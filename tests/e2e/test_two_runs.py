@@ -12,7 +12,8 @@ from tests.e2e.runs import Caller, records, said, write_manifest
 
 pytestmark = pytest.mark.e2e
 
-NUM_CLIPS = 12
+NUM_CLIPS = 60  # more than a run makes while another is started and leaves
+SOME_MORE = 4
 
 
 def test_the_second_run_leaves_and_the_next_takes_over_from_the_dead(caller: Caller, tmp_path: Path) -> None:
@@ -34,13 +35,14 @@ def test_the_second_run_leaves_and_the_next_takes_over_from_the_dead(caller: Cal
         first.communicate(timeout=180)
     before = records(output)
     assert len(before) < NUM_CLIPS
-    third = caller.render(manifest, output)
+    limit = len(before) + SOME_MORE
+    third = caller.render(manifest, output, f"limit={limit}")
     assert third.returncode == 0, said(third)
     assert "its process is gone" in third.stderr
     assert "waiting for" not in third.stderr
     after = records(output)
     assert {name: after[name] for name in before} == before
-    assert len(after) == NUM_CLIPS
+    assert limit <= len(after) < NUM_CLIPS
     audited = caller.run("audit", f"output={output}")
     assert audited.returncode == 0, said(audited)
 
