@@ -1,14 +1,14 @@
 """Where weights lie while they are not at work, so that models run on cards that do not hold them whole, and where
 what stands around the stages works: settings.
 
-Swapped weights are copied to the card for as long as a stage works; offloaded ones come layer by layer. The numbers are
-the same everywhere. `model/offloading.py` does it.
+Swapped weights are copied to the card for as long as a stage works; offloaded ones come layer by layer; apart, each
+stage has groups of its own. The numbers are the same everywhere. `model/offloading.py` does what is done in a rank.
 """
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-StagePlace: TypeAlias = Literal["resident", "swapped", "offloaded", "disk"]
+StagePlace: TypeAlias = Literal["resident", "swapped", "apart", "offloaded", "disk"]
 TextPlace: TypeAlias = Literal["cpu", "cards", "offloaded", "disk"]
 DecodePlace: TypeAlias = Literal["cpu", "card"]
 GB = 10**9

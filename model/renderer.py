@@ -3,9 +3,8 @@
 Every rank of a group gets the same request and ends with the same latents; noise comes from one CPU generator a clip.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
@@ -22,6 +21,7 @@ from model.layers import Layer
 from model.offloading import Swapped, offload, stage_limits
 from model.parallel import GroupSum, shard
 from model.placing import RESIDENT, Placing
+from model.request import Draft, Latents, RenderRequest, check_request
 from model.sampling.base import OnStep, sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.given_sound import GivenSound
@@ -33,37 +33,17 @@ from model.weights import WeightReader, load_transformer_weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RenderRequest:
-    """All that decides a clip's latents. n and m text tokens, Ct text channels."""
-
-    text: Tensor  # [n, Ct]
-    negative: Tensor | None  # [m, Ct]; None: no guidance, one forward a step
-    video_latent: tuple[int, int, int, int]  # C, T, H, W of the last stage
-    first_latent: tuple[int, int, int, int] | None = None  # of the first stage, where super-resolution follows
-    audio_latent: tuple[int, int]  # L, Ca
-    seed: int
-    steps: int  # of the first stage
-    guidance: float | None  # of the first stage
-    image_latent: Tensor | None  # the clean first frame, [C, 1, H, W] of the first stage
-    sound_latent: Tensor | None = None  # the given sound, [L, Ca], held as it is; None: sound is rendered too
-    large_image_latent: Tensor | None = None  # the same at the last stage's size, where super-resolution follows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latents:
-    """float32, on the CPU."""
-
-    video: Tensor  # [C, T, H, W]
-    audio: Tensor  # [L, Ca]
-
-
 class ClipNoise:
     """One stream of noise a clip, drawn on the CPU in the order of the released model."""
 
-    def __init__(self, seed: int, *, device: str) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, start: int | Tensor, *, device: str) -> None:
+        """`start`: the clip's seed, or the state in which its noise was left."""
+        self._generator = torch.Generator()
+        self._generator.set_state(start) if isinstance(start, Tensor) else self._generator.manual_seed(start)
         self._device = device
+
+    def state(self) -> Tensor:
+        return self._generator.get_state()
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
         """[1, *shape], standard normal, float32. The CPU does not wait for a GPU that takes it."""
@@ -78,7 +58,10 @@ class ClipNoise:
 
 
 class Renderer:
-    """`transformers` holds one Transformer a stage, by its folder below the weights root; the first comes first."""
+    """`transformers` holds one Transformer a stage, by its folder below the weights root; the first comes first.
+
+    A rank whose group has one stage alone holds no other: it drafts clips and renders those of one stage, or enlarges.
+    """
 
     def __init__(
         self,
@@ -92,6 +75,9 @@ class Renderer:
         """`swapped`: for each stage, where only the one that works is on the device."""
         self.model = model
         self.swapped = tuple(swapped)
+        first, *second = model.transformers
+        self._first = transformers.get(first)
+        self._second = transformers.get(second[0]) if second else None
         self.stages = list(transformers.values())
         self.sums = tuple(sums)
         self.device = device
@@ -106,18 +92,21 @@ class Renderer:
         rank: int = 0,
         device: str,
         placing: Placing = RESIDENT,
+        parts: Collection[str] | None = None,
         folder: Path | None = None,
     ) -> "Renderer":
         """This rank's slices, read by explicit ranges. Raises WeightsMismatch, or ValueError for an impossible size.
 
-        Ranks of more than one render after `join`; nobody has to wait for another to load. `folder` is for weights that
-        are offloaded to disk.
+        Ranks of more than one render after `join`; nobody has to wait for another to load. `parts` are those of the
+        model's stages that are wanted here; None: all. `folder` is for weights that are offloaded to disk.
         """
         transformers, sums = {}, []
-        at_first = device if placing.stages == "resident" else "cpu"
+        at_first = device if placing.stages in ("resident", "apart") else "cpu"
         if model.fp8:
             check_device(device)
         for part, config in model.transformers.items():
+            if parts is not None and part not in parts:
+                continue
             with torch.device("meta"):
                 transformer = Transformer(config, dtype=DTYPES[model.compute_dtype])
             sums.append(shard(transformer, tp=tp, rank=rank, group=None))
@@ -154,35 +143,13 @@ class Renderer:
 
     def check(self, request: RenderRequest) -> None:
         """Raises ValueError, on every rank alike and before any collective, for a request that cannot be rendered."""
-        config = self.model.transformer
-        first = request.first_latent or request.video_latent
-        for name, latent in (("first", first), ("video", request.video_latent)):
-            if latent[0] != config.video_latent_channels or latent[2] % 2 or latent[3] % 2:
-                expected = f"{config.video_latent_channels} channels and an even height and width"
-                raise ValueError(f"{name} latent is {latent}, expected {expected}")
-        if first[1] != request.video_latent[1]:
-            raise ValueError(f"first latent has {first[1]} frames, expected {request.video_latent[1]}")
-        if request.first_latent is not None and self.model.super_resolution is None:
-            raise ValueError(f"first latent is {first}, but model {self.model.name} has no super_resolution")
-        if request.audio_latent[1] != config.audio_in_channels:
-            raise ValueError(f"audio latent is {request.audio_latent}, expected {config.audio_in_channels} channels")
-        for name, text in (("text", request.text), ("negative", request.negative)):
-            if text is not None and (text.dim() != 2 or text.shape[1] != config.text_in_channels or not len(text)):
-                raise ValueError(f"{name} is {list(text.shape)}, expected [n, {config.text_in_channels}] with n > 0")
-        _check_image("image", request.image_latent, first)
-        _check_image("large image", request.large_image_latent, request.video_latent)
-        sound = request.sound_latent
-        if sound is not None and not self.model.takes_sound:
-            raise ValueError(f"model {self.model.name} cannot render to a given sound")
-        if sound is not None and tuple(sound.shape) != request.audio_latent:
-            raise ValueError(f"sound latent is {list(sound.shape)}, expected {list(request.audio_latent)}")
-        if request.steps < 1:
-            raise ValueError(f"steps is {request.steps}, expected at least 1")
+        check_request(self.model, request)
 
     def num_steps(self, request: RenderRequest) -> int:
-        """Of all stages."""
-        enlarges = request.first_latent is not None and self.model.super_resolution is not None
-        return request.steps + (self.model.super_resolution.sampling.steps if enlarges else 0)  # type: ignore[union-attr]
+        """Of the stages that are here."""
+        first = request.steps if self._first is not None else 0
+        second = self.model.super_resolution if self._second is not None else None
+        return first + (second.sampling.steps if second is not None and request.first_latent is not None else 0)
 
     @torch.inference_mode()
     def render(self, request: RenderRequest, *, on_step: OnStep | None = None) -> Latents:
@@ -196,7 +163,26 @@ class Renderer:
             told = _counted(on_step, before=request.steps, total=total)
             with self._at_work(1):
                 video = self._super_resolution(request, noise, video=video, audio=audio, on_step=told)
-        return Latents(video=video[0].cpu(), audio=audio[0].cpu())
+        return _on_cpu(video, audio)
+
+    @torch.inference_mode()
+    def draft(self, request: RenderRequest, *, on_step: OnStep | None = None) -> Draft:
+        """The first stage alone: with `enlarge`, elsewhere or here, it gives the bits of `render`."""
+        self.check(request)
+        noise = ClipNoise(request.seed, device=self.device)
+        with self._at_work(0):
+            video, audio = self._first_stage(request, noise, on_step=on_step)
+        return Draft(latents=_on_cpu(video, audio), noise=noise.state())
+
+    @torch.inference_mode()
+    def enlarge(self, request: RenderRequest, draft: Draft, *, on_step: OnStep | None = None) -> Latents:
+        """Super-resolution alone, of what `draft` left."""
+        self.check(request)
+        noise = ClipNoise(draft.noise, device=self.device)
+        video, audio = self._batched(draft.latents.video), self._batched(draft.latents.audio)
+        with self._at_work(1):
+            video = self._super_resolution(request, noise, video=video, audio=audio, on_step=on_step)
+        return Latents(video=video[0].cpu(), audio=draft.latents.audio)
 
     def _at_work(self, stage: int) -> AbstractContextManager[None]:
         return self.swapped[stage].at_work() if self.swapped else nullcontext()
@@ -207,7 +193,7 @@ class Renderer:
         shape = request.first_latent or request.video_latent
         audio = noise.draw(request.audio_latent)  # before the video, as released
         video = noise.draw(shape)
-        velocity = velocity_of(self.stages[0], one_forward=self.model.one_forward)
+        velocity = velocity_of(_held(self._first), one_forward=self.model.one_forward)
         image = self._batched(request.image_latent)
         sound = self._given_sound(request, noise=audio)
         if self.model.first_stage == "distilled" and self.model.distilled is not None:
@@ -252,7 +238,7 @@ class Renderer:
         start = start_video(video, noise.draw(request.video_latent), config=stage.sampling)
         heard = start_audio(audio, noise.draw(request.audio_latent), noise_scale=stage.sampling.audio_noise_scale)
         return sample_super_resolution(
-            velocity_of(self.stages[1], one_forward=self.model.one_forward),
+            velocity_of(_held(self._second), one_forward=self.model.one_forward),
             video=start,
             audio=heard,
             text=self._batched(request.text),
@@ -272,10 +258,13 @@ class Renderer:
         return None if tensor is None else tensor[None].float().to(self.device)
 
 
-def _check_image(name: str, image: Tensor | None, latent: tuple[int, int, int, int]) -> None:
-    expected = [latent[0], 1, latent[2], latent[3]]
-    if image is not None and list(image.shape) != expected:
-        raise ValueError(f"{name} latent is {list(image.shape)}, expected {expected}")
+def _held(transformer: Transformer | None) -> Transformer:
+    assert transformer is not None, "this stage is another group's"
+    return transformer
+
+
+def _on_cpu(video: Tensor, audio: Tensor) -> Latents:
+    return Latents(video=video[0].cpu(), audio=audio[0].cpu())
 
 
 def _counted(on_step: OnStep | None, *, before: int, total: int) -> OnStep | None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import torch.distributed as dist
     from torch import Tensor
 
-    from model.renderer import Latents, Renderer
+    from model.renderer import Renderer
+    from model.request import Latents
     from model.weights import WeightReader
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.renderer import RenderRequest
+from model.request import RenderRequest
 from model.shapes import ClipShape, clip_shape
 from pipeline.types import Clip
 

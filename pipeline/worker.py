@@ -30,7 +30,7 @@ from pipeline.types import Clip, ClipFailure, Finished, MediaSettings, SoundRef,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from model.renderer import Latents
+    from model.request import Latents
 
 Verdict: TypeAlias = float | ClipFailure  # seconds that it took, or why there is no result
 Made = TypeVar("Made")

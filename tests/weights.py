@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from model.codecs.foal import FoalVideoCodec
-from model.config import ModelConfig
+from model.config import ModelConfig, SuperResolutionConfig, SuperResolutionStage
 from model.text import FoalTextEncoder
 from model.transformer import Transformer
 from tests.models import small_model
@@ -24,6 +24,23 @@ def noise_model() -> ModelConfig:
         model.transformer, num_layers=2, mm_layers=(0,), audio_in_channels=64, text_in_channels=48
     )
     return dataclasses.replace(model, transformer=transformer)
+
+
+def two_stage_model() -> ModelConfig:
+    """The same, with super-resolution at 128P."""
+    model = noise_model()
+    small, large = model.sizes["64P"], model.sizes["128P"]
+    first = {
+        ratio: {"first_latent_height": small[ratio].latent_height, "first_latent_width": small[ratio].latent_width}
+        for ratio in large
+    }
+    stage = SuperResolutionStage(
+        part="128p_sr",
+        transformer=dataclasses.replace(model.transformer, coords_style="v1"),
+        sampling=SuperResolutionConfig(steps=2),
+    )
+    sizes = {"64P": small, "128P": {ratio: dataclasses.replace(large[ratio], **first[ratio]) for ratio in large}}
+    return dataclasses.replace(model, sizes=sizes, super_resolution=stage)
 
 
 def write_weights(folder: Path, model: ModelConfig) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.renderer import Latents, Renderer, RenderRequest
+from model.renderer import Renderer
+from model.request import Latents, RenderRequest
 from model.shapes import clip_shape
 from model.text import build_text_encoder
 from model.transformer import Transformer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.layers import Sequence
-from model.renderer import Latents
+from model.request import Latents
 from model.transformer import Transformer
 from tests.bench.figures import Figure
 from tests.bench.foal import PROMPTS, denoised, mean_far

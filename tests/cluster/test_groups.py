@@ -17,7 +17,8 @@ import torch
 from ray.util.placement_group import placement_group_table
 
 from model.placing import Placing
-from model.renderer import Latents, Renderer, RenderRequest
+from model.renderer import Renderer
+from model.request import Latents, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
 from pipeline.crews.deadlines import ENOUGH

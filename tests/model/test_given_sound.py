@@ -15,7 +15,8 @@ from model.codecs.foal import FoalAudioCodec
 from model.config import DistilledConfig, ModelConfig
 from model.foal.judge import Verdict, judge_clip
 from model.foal.scenes import SOUNDS, draw_sound, random_scene
-from model.renderer import Renderer, RenderRequest
+from model.renderer import Renderer
+from model.request import RenderRequest
 from model.sampling.base import sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.given_sound import GivenSound
@@ -80,7 +81,7 @@ def test_the_sound_is_held_and_the_video_listens_to_it(
 
 
 def _render(config: ModelConfig, sound: Tensor | None) -> tuple[Tensor, Tensor]:
-    stages = {"base": random_transformer(config.transformer, 1), "sr": SECOND}
+    stages = dict(zip(config.transformers, (random_transformer(config.transformer, 1), SECOND), strict=True))
     latents = Renderer(config, stages, device="cpu").render(request(sound_latent=sound))
     assert latents.video.shape == LARGE
     return latents.video, latents.audio

@@ -13,7 +13,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from model.config import ModelConfig
 from model.offloading import text_limits
 from model.placing import GB, Placing, TextPlace
-from model.renderer import Latents, Renderer, RenderRequest
+from model.renderer import Renderer
+from model.request import Latents, RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
 from tests.allocations import Allocations

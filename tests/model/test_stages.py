@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from model.config import DistilledConfig, ModelConfig, SuperResolutionConfig, SuperResolutionStage
-from model.renderer import Latents, Renderer, RenderRequest
+from model.renderer import Renderer
+from model.request import Latents, RenderRequest
 from model.sampling.base import sample_base
 from model.sampling.distilled import sample_distilled
 from model.sampling.prediction import velocity_of
@@ -45,7 +46,8 @@ FIRST, SECOND = random_transformer(TRANSFORMER, 1), random_transformer(STAGE.tra
 
 
 def renderer(**changes: object) -> Renderer:
-    return Renderer(model(**changes), {"base": FIRST, "sr": SECOND}, device="cpu")
+    made = model(**changes)
+    return Renderer(made, dict(zip(made.transformers, (FIRST, SECOND), strict=True)), device="cpu")
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -112,7 +114,7 @@ def test_base_then_super_resolution(guided: bool) -> None:
     got = one.render(asked)
     assert_same(got, enlarged(asked, video, audio, rest, guided=guided), audio)
     assert torch.equal(got.video[:, :1], large), "the given picture is the first frame"
-    paired = Renderer(dataclasses.replace(one.model, one_forward=True), {"b": FIRST, "s": SECOND}, device="cpu")
+    paired = Renderer(dataclasses.replace(one.model, one_forward=True), {"base": FIRST, "sr": SECOND}, device="cpu")
     torch.testing.assert_close(paired.render(asked).video, got.video, rtol=1e-3, atol=1e-3)
 
 

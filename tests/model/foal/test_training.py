@@ -23,7 +23,8 @@ from model.foal.super_resolution import SAMPLING, SUPER_RESOLUTION
 from model.foal.train import build_task, plan
 from model.foal.training import Recipe, Task, Trainer, fit
 from model.parts import check_weights
-from model.renderer import Renderer, RenderRequest
+from model.renderer import Renderer
+from model.request import RenderRequest
 from model.text import build_text_encoder
 from model.weights import LocalWeights
 from tests.model.foal.recipes import RECIPES
