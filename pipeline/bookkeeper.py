@@ -11,8 +11,17 @@ from pipeline.board import Board, Place, Track
 from pipeline.conditions import Conditions, users_of
 from pipeline.diary import Diary
 from pipeline.errors import StoreError
-from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, Done, EncodeOrder, FinishOrder, Order, RenderOrder
-from pipeline.plan import clip_cost
+from pipeline.fleet import (
+    CONDITIONS_LOST,
+    LATENTS_LOST,
+    Done,
+    EncodeOrder,
+    EnlargeOrder,
+    FinishOrder,
+    Order,
+    RenderOrder,
+)
+from pipeline.plan import clip_cost, draft_cost
 from pipeline.policy import FATAL, FREE, Verdict, judge, places_behind, too_many_failed
 from pipeline.settings import RetrySettings
 from pipeline.summary import ENVIRONMENT
@@ -71,11 +80,20 @@ class Bookkeeper:
                 self.conditions.made(condition, handle, seconds=event.seconds / len(order.conditions))
         elif isinstance(order, RenderOrder):
             track = self.board.tracks[order.clip.clip_id]
-            track.latents = event.result
             track.seconds = {"condition": self.conditions.seconds(track.clip), "render": event.seconds}
-            self.board.move(track, Place.RENDERED)
-            self.diary.note(order.clip.clip_id, f"{event.crew_id} rendered it in {event.seconds:.2f} s")
-            self.cost_done += self.costs[order.clip.clip_id]
+            self._move(track, Place.DRAFTED if order.drafts else Place.RENDERED)
+            if order.drafts:
+                track.draft = event.result
+            else:
+                track.latents = event.result
+            done = "made its first stage" if order.drafts else "rendered it"
+            self.diary.note(order.clip.clip_id, f"{event.crew_id} {done} in {event.seconds:.2f} s")
+        elif isinstance(order, EnlargeOrder):
+            track = self.board.tracks[order.clip.clip_id]
+            track.latents = event.result
+            track.seconds["enlarge"] = event.seconds
+            self._move(track, Place.RENDERED)
+            self.diary.note(order.clip.clip_id, f"{event.crew_id} enlarged it in {event.seconds:.2f} s")
         elif isinstance(order, FinishOrder) and isinstance(event.result, Finished):
             self.finished.append((self.board.tracks[order.clip.clip_id], event.result))
         else:
@@ -87,8 +105,8 @@ class Bookkeeper:
                 self.conditions.not_made(condition, suspected=failure.kind not in FREE)
             if len(order.conditions) > 1 and failure.kind not in FATAL:
                 return  # it may be the fault of any of them, each is made alone now; or of none
-            pending = [track.clip for track in self.board.in_place(Place.PENDING)]
-            for clip in users_of(order.conditions, pending):
+            waiting = [track.clip for track in self.board.in_place(Place.PENDING, Place.DRAFTED)]
+            for clip in users_of(order.conditions, waiting):
                 self._judge(self.board.tracks[clip.clip_id], failure)
                 if self._stops:
                     break  # a prompt of all clips may fail: those beyond the run's limit are left as they are
@@ -107,16 +125,33 @@ class Bookkeeper:
             self._stop(f"clip {track.clip.clip_id}: {failure.message}", FATAL[failure.kind], 0)
         if verdict is Verdict.FAIL:
             self._give_up(track)
-        elif track.place is Place.RENDERING:
+        elif track.place in (Place.RENDERING, Place.ENLARGING, Place.FINISHING):
             if failure.kind == CONDITIONS_LOST:
                 self.conditions.forget(track.clip)
-            behind = 0 if failure.kind in FREE else places_behind(self.retry)
-            self.board.move(track, Place.PENDING, behind=behind)
-        elif track.place is Place.FINISHING and failure.kind == LATENTS_LOST:
-            self.cost_done -= self.costs[track.clip.clip_id]
-            self.board.move(track, Place.PENDING)
-        elif track.place is Place.FINISHING:
-            self.board.move(track, Place.RENDERED)
+            behind = 0 if failure.kind in FREE or failure.stage == "finish" else places_behind(self.retry)
+            self._move(track, _back(track, failure), behind=behind)
+
+    def _move(self, track: Track, place: Place, *, behind: int = 0) -> None:
+        """And counts the work that this makes done, or undone."""
+        self.cost_done -= self._done_of(track)
+        self.board.move(track, place, behind=behind)
+        self.cost_done += self._done_of(track)
+
+    def _done_of(self, track: Track) -> float:
+        if track.place in (Place.PENDING, Place.RENDERING):
+            return 0
+        if track.place in (Place.DRAFTED, Place.ENLARGING):
+            return draft_cost(track.clip)
+        return self.costs[track.clip.clip_id]
+
+    def cost_of(self, order: Order | None) -> float:
+        """The part of its clip's cost that a group's order is."""
+        if not isinstance(order, RenderOrder | EnlargeOrder):
+            return 0
+        whole, first = self.costs[order.clip.clip_id], draft_cost(order.clip)
+        if isinstance(order, EnlargeOrder):
+            return whole - first
+        return first if order.drafts else whole
 
     def _stop(self, reason: str, exit_code: int, grace_s: float | None) -> None:
         self._stops = True
@@ -132,13 +167,17 @@ class Bookkeeper:
         for clip_id in self.board.in_flight():
             self._end_attempt(self.board.tracks[clip_id], f"left unfinished: {reason}")
 
+    def leave_drafts(self, reason: str) -> None:
+        """Nobody is left who would enlarge them: they are not in flight any more."""
+        for track in self.board.drafted():
+            self._end_attempt(track, f"its first stage is left: {reason}")
+            self._move(track, Place.PENDING)
+
     def _give_up(self, track: Track) -> None:
         clip_id = track.clip.clip_id
         log.error("clip %s failed: %s", clip_id, track.failures[-1].message, extra={"clip": clip_id})
-        if track.place in (Place.PENDING, Place.RENDERING):
-            self.cost_done += self.costs[clip_id]  # nothing is left to do for it
         self.conditions.release(track.clip)
-        self.board.move(track, Place.FAILED)
+        self._move(track, Place.FAILED)  # nothing is left to do for it
         try:
             self.recorder.fail(track.clip, failures=track.failures)
         except StoreError as error:
@@ -170,3 +209,11 @@ class Bookkeeper:
             self.board.move(track, Place.SUCCEEDED)
             log.info("clip %s is done", track.clip.clip_id, extra={"clip": track.clip.clip_id})
         self.finished.clear()
+
+
+def _back(track: Track, failure: ClipFailure) -> Place:
+    """Where a clip goes on after a failure: from what is left of it."""
+    if track.place is Place.FINISHING and failure.kind != LATENTS_LOST:
+        return Place.RENDERED
+    is_draft_lost = track.place is Place.ENLARGING and failure.kind == LATENTS_LOST
+    return Place.PENDING if track.draft is None or is_draft_lost else Place.DRAFTED

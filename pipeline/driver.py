@@ -35,7 +35,12 @@ from pipeline.summary import ENVIRONMENT, STOPPED, Snapshot
 from pipeline.types import Clip, ClipFailure, Finished, Stage, Wish
 
 POLL_S = 0.25  # how late a signal may be noticed
-STAGES: dict[Stage, str] = {"encode": "prompt encoder", "render": "render group", "finish": "finisher"}
+STAGES: dict[Stage, str] = {
+    "encode": "prompt encoder",
+    "render": "render group",
+    "enlarge": "enlarging group",
+    "finish": "finisher",
+}
 log = logging.getLogger(__name__)
 
 
@@ -94,7 +99,9 @@ class Driver:
             new_attempt=new_attempt,
             stop=self._stop,
         )
-        self.offers = Offers(self.board, self.conditions, cluster=cluster, new_attempt=new_attempt)
+        apart = "enlarge" in fleet.crews().values()
+        self.offers = Offers(self.board, self.conditions, cluster=cluster, apart=apart, new_attempt=new_attempt)
+        self.last_lost: dict[Stage, Lost] = {}  # of those that are not started again
         self.fleet, self.cluster, self.clock = fleet, cluster, clock
         self.oversight = oversight or Oversight()
         self.started_at = clock()
@@ -119,6 +126,7 @@ class Driver:
                 self._obey_signal()
                 self._obey_wish()
                 self._mind_encoders()
+                self._mind_stages()
                 self.roster.avoid_blocked()
                 self._tell()
         finally:
@@ -127,9 +135,8 @@ class Driver:
         return Outcome(board=self.board, stopped=self.stopped, exit_code=self.exit_code, canceled=self.canceled)
 
     def _offer(self) -> None:
-        stopping = self.stop_at is not None or self.paused is not None
-        if not stopping:
-            self.roster.fill(self.board.count(Place.PENDING, Place.RENDERING))
+        stopping = self._is_stopping()
+        self.roster.fill(self.offers.wanted(self.roster.counts(), stopping=stopping))
         crews, finishers = self.roster.counts(), self.roster.ready_finishers()
         for crew_id, member in self.roster.idle():
             member.order = self.offers.next_order(
@@ -138,6 +145,10 @@ class Driver:
             if member.order is not None:
                 self.books.offered(member.order, crew_id, nodes=member.nodes)
                 self.fleet.offer(crew_id, member.order)
+
+    def _is_stopping(self) -> bool:
+        """Whether only what is in flight goes on."""
+        return self.stop_at is not None or self.paused is not None
 
     # What came of it.
 
@@ -192,24 +203,26 @@ class Driver:
         elif not again:
             self.roster.give_up(event.crew_id)
             log.error("%s is not started again: it was lost too often in a row", event.crew_id, extra=told)
-            self._check_stage(stage, event)
-        elif stage == "finish":  # also for a run that stops or pauses: what is rendered is finished
-            self.roster.start(event.crew_id)
+            self.last_lost[stage] = event
 
-    def _check_stage(self, stage: Stage, event: Lost) -> None:
-        if not self.roster.counts()[stage]:
-            grace_s = 0 if stage == "finish" else self.cluster.stop_grace_s
-            reason = f"no {STAGES[stage]} is left that works; the last, {event.crew_id}: {event.reason}"
-            self._stop(reason, ENVIRONMENT, grace_s)
+    def _mind_stages(self) -> None:
+        """The run ends where clips need a stage that nobody is left for."""
+        counts = self.roster.counts()
+        needed = self.offers.wanted(counts, stopping=False)
+        for stage, event in self.last_lost.items():
+            if not counts[stage] and needed.get(stage, True):
+                reason = f"no {STAGES[stage]} is left that works; the last, {event.crew_id}: {event.reason}"
+                self._stop(reason, ENVIRONMENT, 0 if stage == "finish" else self.cluster.stop_grace_s)
+                if stage == "enlarge":
+                    self.books.leave_drafts(reason)
 
     def _mind_encoders(self) -> None:
         """Their memory is given back once all is made; they come back when something of it was lost."""
-        if self.stop_at is not None or self.paused is not None:
-            return
-        if self.conditions.are_complete():
-            self.roster.send_home("encode")
-        elif self.roster.are_home("encode") and self.offers.wants_encoder(self.roster.counts()):
+        stopping = self._is_stopping()
+        if self.roster.are_home("encode") and self.offers.wants_encoder(self.roster.counts(), stopping=stopping):
             self.roster.call_back("encode")
+        elif self.conditions.are_complete() and not stopping:
+            self.roster.send_home("encode")
 
     def _tell(self) -> None:
         try:
@@ -276,9 +289,9 @@ class Driver:
         now = self.clock()
         groups = tuple(group for group in self.fleet.groups() if not self.roster.rests(group.group_id))
         in_work = sum(
-            self.books.costs[group.clip_id] * group.step / group.num_steps
+            self.books.cost_of(self.roster.members[group.group_id].order) * group.step / group.num_steps
             for group in groups
-            if group.state == "busy" and group.clip_id is not None and group.num_steps
+            if group.state == "busy" and group.num_steps
         )
         return Snapshot(
             num_clips=len(self.board.tracks),
@@ -297,7 +310,7 @@ class Driver:
 
 def _failure(event: Lost, stage: Stage) -> ClipFailure:
     """What the loss of a crew is to the order that it had."""
-    kind = "GroupLost" if stage == "render" else "CrewLost"
+    kind = "GroupLost" if stage in ("render", "enlarge") else "CrewLost"
     kind = PREEMPTED if event.kind == "preempted" else kind
     return ClipFailure(stage=stage, kind=kind, message=f"{event.crew_id}: {event.reason}", retriable=True)
 

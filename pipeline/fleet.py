@@ -1,6 +1,7 @@
 """What the driver needs of machines, as a Protocol and a few plain values. No Ray, no torch.
 
-A crew is an encoder, a render group or a finisher: it starts, carries out one order at a time, and is lost as one.
+A crew is an encoder, a render group, an enlarging group or a finisher: it starts, carries out one order at a time, and
+is lost as one.
 Every verb of a fleet returns at once; what came of it is an event.
 """
 
@@ -91,6 +92,14 @@ class EncodeOrder:
 class RenderOrder:
     clip: Clip
     conditions: Mapping[str, Handle]  # by role
+    drafts: bool = False  # the first stage alone: what comes of it is a draft, for an enlarging group
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargeOrder:
+    clip: Clip
+    draft: Handle
+    conditions: Mapping[str, Handle]  # by role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +109,7 @@ class FinishOrder:
     latents: Handle
 
 
-Order: TypeAlias = EncodeOrder | RenderOrder | FinishOrder
+Order: TypeAlias = EncodeOrder | RenderOrder | EnlargeOrder | FinishOrder
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -127,7 +136,7 @@ class Ready:
 class Done:
     """The crew's order is carried out; it takes the next one.
 
-    The result is a tuple of handles (encode: one a condition), a handle (render) or `Finished`.
+    The result is a tuple of handles (encode: one a condition), a handle (render, enlarge) or `Finished`.
     """
 
     crew_id: str
@@ -173,7 +182,10 @@ class Fleet(Protocol):
     """Crews by id. An id keeps its place for a whole run: after `Lost` it may be started again."""
 
     def crews(self) -> Mapping[str, Stage]:
-        """The crews that fit, and the stage that each serves."""
+        """The crews that fit, and the stage that each serves.
+
+        Where any enlarges, render groups hold the first stage alone; where none does, they enlarge what they render.
+        """
         ...
 
     def start(self, crew_id: str, /) -> None:

@@ -29,6 +29,11 @@ def clip_cost(clip: Clip) -> int:
     return _cost(clip.shape, clip.steps)
 
 
+def draft_cost(clip: Clip) -> int:
+    """The first stage's part of it."""
+    return clip.shape.num_first_tokens * clip.steps
+
+
 def make_plan(
     index: RowIndex,
     done: Collection[str] | KeySet,

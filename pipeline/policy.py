@@ -9,11 +9,12 @@
 | its finisher or encoder died, or failed oddly     | again, by others, FAILED at cap | a loss, a strike for the node   | goes on              |
 | its node went, drains or cannot be reached        | again, free of charge           | placed elsewhere                | goes on              |
 | latents or conditions went down with their node   | the stage that made them again  |                                 | goes on              |
+| an enlarging group died, hung or lost its node    | the same, with the draft it had | the same                        | goes on              |
 | no room for a crew, and others of its kind work   |                                 | waits again                     | goes on              |
 | losses in a row with different clips, at cap      | as it was                       | the crew is not started again   | goes on without it   |
 | strikes on a GPU in a row, at cap                 |                                 | nothing starts on it for a time | goes on              |
 | strikes on a node in a row, that GPU's left out   |                                 | nothing starts there for a time | goes on              |
-| the last crew of a stage is gone                  | as it was                       |                                 | exit 5, first what is in flight |
+| the last crew of a stage that is needed is gone   | as it was                       |                                 | exit 5, first what is in flight |
 | more clips FAILED than the limit, or the first K  | as it was                       |                                 | exit 5, first what is in flight |
 """  # noqa: E501  # a table
 
@@ -50,6 +51,7 @@ def judge(failures: Sequence[ClipFailure], retry: RetrySettings) -> Verdict:
     caps: dict[Stage, int] = {
         "encode": retry.max_encode_attempts,
         "render": retry.max_clip_deaths,
+        "enlarge": retry.max_clip_deaths,  # counted for itself
         "finish": retry.max_finish_attempts,
     }
     count = sum(each.stage == newest.stage and each.retriable and each.kind not in FREE for each in failures)

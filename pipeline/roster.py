@@ -4,9 +4,10 @@ It counts losses by `policy` and starts, avoids and releases through the fleet; 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.fleet import Fleet, Gpu, Joined, Lost, Order, Ready
 from pipeline.policy import Blocked, Streaks, Strikes
@@ -52,7 +53,7 @@ class Roster:
 
     def counts(self) -> dict[Stage, int]:
         """Crews of each stage that work or will."""
-        counts: dict[Stage, int] = {"encode": 0, "render": 0, "finish": 0}
+        counts: dict[Stage, int] = dict.fromkeys(get_args(Stage), 0)
         for member in self.members.values():
             counts[member.stage] += member.state != "gone"
         return counts
@@ -79,14 +80,12 @@ class Roster:
             self._strikes.strike(event.node, member.stage, suspect, gpu=event.gpu)
         return self._streaks.lost(event.crew_id, suspect)
 
-    def fill(self, num_clips: int) -> None:
-        """Starts what rests, but no more groups than there are clips to render."""
-        num_groups = sum(
-            each.stage == "render" and each.state in ("starting", "ready") for each in self.members.values()
-        )
+    def fill(self, wanted: Mapping[Stage, int]) -> None:
+        """Starts what rests, but no more crews of a stage than are wanted; of a stage that is not named, all."""
+        up = Counter(each.stage for each in self.members.values() if each.state in ("starting", "ready"))
         for crew_id, member in self.members.items():
-            if member.state == "resting" and (member.stage != "render" or num_groups < num_clips):
-                num_groups += member.stage == "render"
+            if member.state == "resting" and up[member.stage] < wanted.get(member.stage, len(self.members)):
+                up[member.stage] += 1
                 self.start(crew_id)
 
     def start(self, crew_id: str) -> None:

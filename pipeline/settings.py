@@ -52,6 +52,7 @@ class ClusterSettings:
     clips_encoded_ahead: int = 4  # a group; where not all can be kept, conditions are made for that many clips ahead
     prompts_a_batch: int = 8  # embedded by one encoder one after the other, before it answers
     clips_unfinished: int = 2  # a finisher; latents waiting or being finished before groups are given no new clip
+    clips_drafted: int = 2  # an enlarging group; drafts waiting or being enlarged before no new one is made
     max_kept_conditions: int = 256  # embeddings kept; where all that are left are no more, all are made at once
     keep_embeddings: bool = False  # in the output, for the next run
     object_store_bytes: int = 256 << 20  # of our own Ray; latents and embeddings travel through it
@@ -73,7 +74,7 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         _at_least("cluster", self, 1, "num_encoders", "num_finishers", "clips_encoded_ahead", "clips_unfinished")
-        _at_least("cluster", self, 1, "prompts_a_batch")
+        _at_least("cluster", self, 1, "clips_drafted", "prompts_a_batch")
         _at_least("cluster", self, 0, "max_kept_conditions", "stop_grace_s")
         _at_least("cluster", self, SMALLEST_OBJECT_STORE, "object_store_bytes")
         _one_of("cluster", self, "device", ("auto", "cpu", "cuda"))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from model.shapes import ClipShape
 
-Stage = Literal["encode", "render", "finish"]
+Stage = Literal["encode", "render", "enlarge", "finish"]  # enlarge: where super-resolution has groups of its own
 Preset = Literal[  # x264's
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 ]

@@ -6,8 +6,8 @@ Faults are scheduled by counted events: "the third order of a finisher", "the fi
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from pipeline.errors import StoreError
 from pipeline.fleet import (
@@ -16,6 +16,7 @@ from pipeline.fleet import (
     Condition,
     Done,
     EncodeOrder,
+    EnlargeOrder,
     Event,
     FinishOrder,
     Gpu,
@@ -26,27 +27,37 @@ from pipeline.fleet import (
     Refused,
     RenderOrder,
     Text,
+    conditions_of,
 )
 from pipeline.types import Clip, ClipFailure, Finished, GroupStatus, ImageRef, MediaFile, Probe, Stage
 from tests import clips
 
-What = Literal["lose", "lose_start", "evict", "refuse", "trip", "store", "inputs"]
-SECONDS: dict[Stage, float] = {"encode": 1.0, "render": 10.0, "finish": 4.0}
+What = Literal["lose", "lose_start", "evict", "refuse", "trip", "store", "inputs", "draft"]
+SECONDS: dict[Stage, float] = {"encode": 1.0, "render": 10.0, "enlarge": 6.0, "finish": 4.0}
 START_S = 3.0
 
 
-def make_clip(clip_id: str, *, row: int = 0, prompt: str | None = None, picture: str | None = None) -> Clip:
-    """A 3 s clip of the small model; its prompt is its own unless one is given."""
+def make_clip(
+    clip_id: str, *, row: int = 0, prompt: str | None = None, picture: str | None = None, large: bool = False
+) -> Clip:
+    """A 3 s clip of the small model; its prompt is its own unless one is given. `large`: super-resolution follows."""
     image = None
     if picture is not None:
         digest = hashlib.sha256(picture.encode()).hexdigest()
         image = ImageRef(uri=None, data=picture.encode(), identity=digest, height=300, width=400)
     own = f"a prompt for {clip_id}" if prompt is None else prompt
-    return clips.make_clip(clip_id, row=row, seed=row, prompt=own, negative_prompt="blurry", image=image)
+    made = clips.make_clip(clip_id, row=row, seed=row, prompt=own, negative_prompt="blurry", image=image)
+    if not large:
+        return made
+    channels, frames, height, width = made.shape.video_latent
+    shape = replace(
+        made.shape, video_latent=(channels, frames, 2 * height, 2 * width), first_latent=made.shape.video_latent
+    )
+    return replace(made, shape=shape)
 
 
-def make_clips(count: int) -> tuple[Clip, ...]:
-    return tuple(make_clip(f"clip-{row}", row=row) for row in range(count))
+def make_clips(count: int, *, large: bool = False) -> tuple[Clip, ...]:
+    return tuple(make_clip(f"clip-{row}", row=row, large=large) for row in range(count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +86,12 @@ class FakeFleet:
     """Crews of each stage; `poison` are clip ids and prompts that kill whoever takes them on."""
 
     groups_wanted: int = 1
+    enlargers: int = 0  # groups of super-resolution's own; none: render groups do both
     encoders: int = 1
     finishers: int = 1
     faults: Sequence[Fault] = ()
     poison: Collection[str] = ()
+    poison_enlarging: Collection[str] = ()  # clip ids that kill whoever enlarges them
     always_lost: Collection[str] = ()  # crew ids that never come up
     fatal_start: Mapping[str, str] = field(default_factory=dict)  # crew id -> error class
     nodes: Sequence[str] = ("node-0",)  # each crew has its own, while that is not avoided
@@ -97,13 +110,15 @@ class FakeFleet:
     avoided_gpus: frozenset[Gpu] = frozenset()
     closed: bool = False
     most_unfinished: int = 0
+    most_drafted: int = 0
 
     def __post_init__(self) -> None:
-        counts: dict[Stage, int] = {"encode": self.encoders, "render": self.groups_wanted, "finish": self.finishers}
+        groups = {"render": self.groups_wanted, "enlarge": self.enlargers}
+        counts: dict[Any, int] = {"encode": self.encoders, **groups, "finish": self.finishers}
         self._crews = {f"{stage}-{n}": FakeCrew(stage) for stage, count in counts.items() for n in range(count)}
         self._orders: Counter[Stage] = Counter()
         self._starts: Counter[Stage] = Counter()
-        self._unfinished = 0
+        self._unfinished = self._drafted = 0
         self._joined: list[str] = []
 
     def clock(self) -> float:
@@ -120,7 +135,7 @@ class FakeFleet:
         self.starts.append(crew_id)
         allowed = [node for node in self.nodes if node not in self.avoided] or self.nodes
         crew.node = allowed[list(self._crews).index(crew_id) % len(allowed)]
-        crew.gpu = self._free_gpu(crew.node) if crew.stage == "render" else None
+        crew.gpu = self._free_gpu(crew.node) if crew.stage in ("render", "enlarge") else None
         answer: Event = Ready(crew_id=crew_id, nodes=(crew.node,), gpus=(crew.gpu,) if crew.gpu else ())
         if fault or crew_id in self.always_lost or crew_id in self.fatal_start:
             answer = Lost(crew_id=crew_id, reason="did not come up", fatal=self.fatal_start.get(crew_id))
@@ -136,7 +151,7 @@ class FakeFleet:
     def offer(self, crew_id: str, order: Order, /) -> None:
         crew = self._crews[crew_id]
         assert crew.state == "idle", f"{crew_id} is {crew.state}"
-        kinds: tuple[What, ...] = ("lose", "evict", "refuse", "trip", "store", "inputs")
+        kinds: tuple[What, ...] = ("lose", "evict", "refuse", "trip", "store", "inputs", "draft")
         fault = self._fault(crew.stage, self._orders[crew.stage], *kinds)
         self._orders[crew.stage] += 1
         self.offers.append((crew_id, order))
@@ -160,7 +175,7 @@ class FakeFleet:
         return tuple(
             GroupStatus(group_id=crew_id, state="busy" if crew.state == "busy" else "ready")
             for crew_id, crew in self._crews.items()
-            if crew.stage == "render"
+            if crew.stage in ("render", "enlarge")
         )
 
     def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
@@ -188,8 +203,11 @@ class FakeFleet:
     def _end(self, crew: FakeCrew) -> Event:
         answer = crew.answer
         assert answer is not None
-        if isinstance(answer, Done) and crew.stage == "render":
-            self._unfinished += 1
+        drafts = isinstance(crew.order, RenderOrder) and crew.order.drafts
+        if isinstance(answer, Done) and crew.stage in ("render", "enlarge"):
+            self._drafted += 1 if drafts else -1 if crew.stage == "enlarge" else 0
+            self.most_drafted = max(self.most_drafted, self._drafted)
+            self._unfinished += not drafts
             self.most_unfinished = max(self.most_unfinished, self._unfinished)
         if isinstance(answer, Done) and crew.stage == "finish":
             self._unfinished -= 1
@@ -202,13 +220,16 @@ class FakeFleet:
         names = set(map(_named, order.conditions)) if isinstance(order, EncodeOrder) else {order.clip.clip_id}
         if fault == "evict":
             return Lost(crew_id=crew_id, reason="its node is gone", kind="preempted", node=crew.node)
+        names |= {f"enlarging {name}" for name in names} if stage == "enlarge" else set()
+        poison = {*self.poison, *(f"enlarging {name}" for name in self.poison_enlarging)}
         is_bad = crew.node in self.bad_nodes or crew.gpu in self.bad_gpus
-        if fault == "lose" or names & set(self.poison) or is_bad:
+        if fault == "lose" or names & poison or is_bad:
             return Lost(crew_id=crew_id, reason="killed", node=crew.node, gpu=crew.gpu)
         if fault is not None:
-            kinds = {"refuse": "ClipError", "trip": "RuntimeError", "store": "StoreError", "inputs": LATENTS_LOST}
-            kind = CONDITIONS_LOST if fault == "inputs" and stage == "render" else kinds[fault]
-            retriable = fault in ("trip", "inputs")
+            kinds = {"refuse": "ClipError", "trip": "RuntimeError", "store": "StoreError"}
+            lost = LATENTS_LOST if stage == "finish" or fault == "draft" else CONDITIONS_LOST
+            kind = kinds.get(fault, lost)
+            retriable = fault in ("trip", "inputs", "draft")
             return Refused(
                 crew_id=crew_id, failure=ClipFailure(stage=stage, kind=kind, message=fault, retriable=retriable)
             )
@@ -219,10 +240,25 @@ def _carry_out(order: Order) -> object:
     """What the real actors would make, in a few bytes."""
     if isinstance(order, EncodeOrder):
         return tuple(hashlib.sha256(_named(each).encode()).digest() for each in order.conditions)
+    if isinstance(order, EnlargeOrder):
+        return _made(_bytes(order.draft), order.conditions)
     if isinstance(order, RenderOrder):
-        parts = [role.encode() + _bytes(handle) for role, handle in sorted(order.conditions.items())]
-        return hashlib.sha256(b"".join([str(order.clip.seed).encode(), *parts])).digest()
+        made = _made(str(order.clip.seed).encode(), order.conditions)
+        enlarges = order.clip.shape.first_latent is not None and not order.drafts
+        return _made(made, order.conditions) if enlarges else made
     return finished(order)
+
+
+def _made(start: bytes, conditions: Mapping[str, object]) -> bytes:
+    parts = [role.encode() + _bytes(handle) for role, handle in sorted(conditions.items())]
+    return hashlib.sha256(b"".join([start, *parts])).digest()
+
+
+def made_of(clip: Clip) -> str:
+    """SHA-256 of the file that a clip is delivered as, whoever has made it."""
+    handles = {role: hashlib.sha256(_named(each).encode()).digest() for role, each in conditions_of(clip).items()}
+    latents = _carry_out(RenderOrder(clip=clip, conditions=handles))
+    return hashlib.sha256(_bytes(latents)).hexdigest()
 
 
 def _named(condition: Condition) -> str:

@@ -1,5 +1,6 @@
 """The driver over a fleet in this process: the ways clips go, and that every schedule of faults ends."""
 
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from pipeline.settings import ClusterSettings
 from pipeline.summary import Snapshot
 from pipeline.types import Stage
 from tests.driving import RETRY, asked_at, drive, embedded, orders, places
-from tests.fakes import FakeFleet, Fault, MemoryRecorder, What, make_clip, make_clips
+from tests.fakes import FakeFleet, Fault, MemoryRecorder, What, made_of, make_clip, make_clips
 
 ROOT = Path(__file__).parents[2]
 
@@ -265,6 +266,7 @@ def test_neighbours_and_order_do_not_change_what_a_clip_is_made_of() -> None:
 WHATS: dict[Stage, tuple[What, ...]] = {
     "encode": ("lose", "lose_start", "evict", "refuse", "trip"),
     "render": ("lose", "lose_start", "evict", "refuse", "inputs"),
+    "enlarge": ("lose", "lose_start", "evict", "refuse", "inputs", "draft"),
     "finish": ("lose", "lose_start", "evict", "refuse", "trip", "inputs"),
 }
 FAULTS = st.sampled_from(sorted(WHATS)).flatmap(
@@ -277,6 +279,8 @@ FAULTS = st.sampled_from(sorted(WHATS)).flatmap(
     faults=st.lists(FAULTS, max_size=12),
     num_clips=st.integers(1, 8),
     num_groups=st.integers(1, 3),
+    num_enlargers=st.integers(0, 2),
+    large=st.sets(st.integers(0, 7)),
     num_finishers=st.integers(1, 2),
     poison=st.sets(st.integers(0, 7), max_size=3),
     prompts=st.integers(1, 4),
@@ -288,11 +292,14 @@ FAULTS = st.sampled_from(sorted(WHATS)).flatmap(
     is_first_gpu_bad=st.booleans(),
     joins_at_s=st.lists(st.integers(0, 60), max_size=2).map(sorted),
     pause_s=st.tuples(st.integers(0, 60), st.integers(0, 30)),
+    cancel_s=st.none() | st.integers(0, 60),
 )
 def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
     faults: list[Fault],
     num_clips: int,
     num_groups: int,
+    num_enlargers: int,
+    large: set[int],
     num_finishers: int,
     poison: set[int],
     prompts: int,
@@ -304,11 +311,13 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
     is_first_gpu_bad: bool,
     joins_at_s: list[float],
     pause_s: tuple[float, float],
+    cancel_s: int | None,
 ) -> None:
-    clips = [make_clip(f"clip-{n}", row=n, prompt=f"prompt {n % prompts}") for n in range(num_clips)]
+    clips = [make_clip(f"clip-{n}", row=n, prompt=f"prompt {n % prompts}", large=n in large) for n in range(num_clips)]
     recorder = MemoryRecorder()
     fleet = FakeFleet(
         groups_wanted=num_groups,
+        enlargers=num_enlargers,
         finishers=num_finishers,
         faults=faults,
         poison={f"clip-{n}" for n in poison},
@@ -318,7 +327,8 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
         bad_gpus={Gpu(node="node-0", number="0")} if is_first_gpu_bad else (),
         joins_at_s=joins_at_s,
     )
-    wish = asked_at(fleet, pause=(pause_s[0], pause_s[0] + pause_s[1]))
+    cancel = {} if cancel_s is None else {"cancel": (cancel_s, math.inf)}
+    wish = asked_at(fleet, **cancel, pause=(pause_s[0], pause_s[0] + pause_s[1]))
     cluster = ClusterSettings(max_kept_conditions=max_kept, prompts_a_batch=a_batch)
     outcome = drive(clips, fleet, recorder, cluster=cluster, wish=wish)
     where = places(outcome)
@@ -326,6 +336,8 @@ def test_every_schedule_of_faults_ends_with_each_clip_in_one_place(
     assert set(recorder.failures) == {clip_id for clip_id, place in where.items() if place is Place.FAILED}
     if outcome.exit_code is None:
         assert set(where.values()) <= {Place.SUCCEEDED, Place.FAILED}
+    for clip_id, record in recorder.records.items():
+        assert record.files["mp4"].sha256 == made_of(outcome.board.tracks[clip_id].clip)
     for track in outcome.board.tracks.values():
         caps = Counter(each.stage for each in track.failures if each.retriable and each.kind not in FREE)
         assert max(caps.values(), default=0) <= 3
