@@ -1,14 +1,15 @@
-"""The actor that is one rank of a render group. It loads on its own, meets the others, and can meet others again.
+"""The actor that is one rank of a group. It loads on its own, meets the others, and can meet others again.
 
 A rank that cannot reach the others any more drops what it was doing, leaves the group and keeps its weights.
 """
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
@@ -18,7 +19,7 @@ from pipeline.errors import GroupLost
 from pipeline.fleet import OUT_OF_MEMORY
 from pipeline.scratch import scratch_folder, sweep
 from pipeline.settings import ClusterSettings
-from pipeline.types import Clip, ClipFailure
+from pipeline.types import Clip, ClipFailure, Stage
 from pipeline.worker import Seat, Verdict, Workplace, address, begin, failure, seat
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.renderer import Renderer
-    from model.request import Latents
+    from model.request import Draft, Latents
     from model.weights import WeightReader
 
+Made = TypeVar("Made")
 log = logging.getLogger(__name__)
 
 
@@ -50,10 +52,16 @@ class Broken:
 
 
 class RankWorker:
-    """One rank of a render group: its slices of the Transformer, and the same request as every other rank."""
+    """One rank of a group: its slices of the Transformers, and the same request as every other rank.
 
-    def __init__(self, place: Workplace, *, rank: int, world_size: int, cluster: ClusterSettings) -> None:
+    `stage` is what its group serves: `enlarge`, or `render` with all stages or, where they are apart, the first alone.
+    """
+
+    def __init__(
+        self, place: Workplace, *, rank: int, world_size: int, cluster: ClusterSettings, stage: Stage = "render"
+    ) -> None:
         begin(place)
+        self.stage = stage
         self.place, self.rank, self.world_size, self.cluster = place, rank, world_size, cluster
         self.timeout = timedelta(seconds=cluster.collective_timeout_s)
         self.renderer: Renderer | None = None
@@ -99,6 +107,7 @@ class RankWorker:
                 rank=self.rank,
                 device=device,
                 placing=placing,
+                parts=self._parts(),
                 folder=folder,
             )
             if self.place.model.compiled:  # before anybody waits for this rank in a collective
@@ -109,6 +118,13 @@ class RankWorker:
         except torch.OutOfMemoryError as error:
             message = self._shortage(error, smallest_shape(self.place.model))
         raise GroupLost(f"loading, for the smallest clip: {message}")
+
+    def _parts(self) -> list[str]:
+        """The stages that are held here."""
+        first, *second = self.place.model.transformers
+        if self.place.placing.stages != "apart":
+            return [first, *second]
+        return second if self.stage == "enlarge" else [first]
 
     def _shortage(self, error: Exception, shape: ClipShape) -> str:
         import torch
@@ -142,17 +158,17 @@ class RankWorker:
         return host, int(self.store.port)
 
     def join(self, host: str, port: int) -> Broken | None:
-        """Meets the others and renders the smallest clip there is, for a step. GroupLost where a card is too small."""
+        """Meets the others and makes the smallest there is, for a step. GroupLost where a card is too small."""
         import torch
 
         from model.parallel import GroupBroken
-        from pipeline.requests import smallest_shape, warm_up_request
+        from pipeline.requests import smallest_shape
 
         assert self.renderer is not None
         if self.world_size > 1:
             self.renderer.join(self._meet(host, port))
         try:
-            self.renderer.render(warm_up_request(self.place.model))
+            self._warm_up(self.renderer)
         except GroupBroken as error:
             reason = str(error)
         except torch.OutOfMemoryError as error:
@@ -160,6 +176,17 @@ class RankWorker:
         else:
             return None
         return self.leave(reason)
+
+    def _warm_up(self, renderer: "Renderer") -> None:
+        from pipeline.requests import warm_up_draft, warm_up_request
+
+        request = warm_up_request(self.place.model)
+        if self.stage == "enlarge":
+            renderer.enlarge(request, warm_up_draft(request))
+        elif self.place.placing.stages == "apart":
+            renderer.draft(request)
+        else:
+            renderer.render(request)
 
     def _meet(self, host: str, port: int) -> "dist.ProcessGroup":
         import torch
@@ -186,34 +213,48 @@ class RankWorker:
             dist.destroy_process_group()
         return Broken(message=reason)
 
-    def render(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict | Broken, "Latents | None"]:
-        """Rank 0's latents; the other ranks' are the same and stay where they are. Conditions by role.
+    # An order, with conditions by role: rank 0's result; the other ranks' are the same and stay where they are.
 
-        What the card does not hold is the clip's failure where every rank says so: they stand at the same place.
-        """
+    def render(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict | Broken, "Latents | None"]:
+        return self._carry_out(clip, conditions, self._held().render)
+
+    def draft(self, clip: Clip, **conditions: "Tensor") -> tuple[Verdict | Broken, "Draft | None"]:
+        return self._carry_out(clip, conditions, self._held().draft)
+
+    def enlarge(self, clip: Clip, draft: "Draft", **conditions: "Tensor") -> tuple[Verdict | Broken, "Latents | None"]:
+        enlarge = self._held().enlarge
+        return self._carry_out(clip, conditions, lambda asked, *, on_step: enlarge(asked, draft, on_step=on_step))
+
+    def _held(self) -> "Renderer":
+        assert self.renderer is not None
+        return self.renderer
+
+    def _carry_out(
+        self, clip: Clip, conditions: Mapping[str, "Tensor"], make: Callable[..., Made]
+    ) -> tuple[Verdict | Broken, Made | None]:
+        """What the card does not hold is the clip's failure where every rank says so: they stand at the same place."""
         import torch
 
         from model.parallel import GroupBroken
         from pipeline.requests import request_of
 
-        assert self.renderer is not None
         began = time.monotonic()
         request = request_of(clip, conditions)
         try:
-            self.renderer.check(request)
+            self._held().check(request)
         except ValueError as error:  # before any collective, on every rank alike
-            return failure("render", error, kind="ClipError"), None
-        self.at = (clip.clip_id, 0, self.renderer.num_steps(request))
+            return failure(self.stage, error, kind="ClipError"), None
+        self.at = (clip.clip_id, 0, self._held().num_steps(request))
         refused: ClipFailure | None = None
         try:
-            latents = self.renderer.render(request, on_step=lambda done, total: self._note(clip.clip_id, done, total))
+            made = make(request, on_step=lambda done, total: self._note(clip.clip_id, done, total))
         except GroupBroken as error:
             reason = str(error)
         except torch.OutOfMemoryError as error:
-            refused = failure("render", MemoryError(self._shortage(error, clip.shape)), kind=OUT_OF_MEMORY)
+            refused = failure(self.stage, MemoryError(self._shortage(error, clip.shape)), kind=OUT_OF_MEMORY)
         else:
             self.at = (None, 0, 0)
-            return time.monotonic() - began, latents if self.rank == 0 else None
+            return time.monotonic() - began, made if self.rank == 0 else None
         if refused is None:
             return self.leave(reason), None
         self.at = (None, 0, 0)

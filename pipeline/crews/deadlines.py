@@ -11,14 +11,14 @@ ENOUGH = 3  # for a median that means something
 
 
 class StepTimes:
-    """What denoising takes in a run, by its cost in tokens."""
+    """What denoising takes in a run, in groups of one kind, by its cost in tokens."""
 
     def __init__(self, settings: ClusterSettings) -> None:
         self._settings = settings
         self._per_token: deque[float] = deque(maxlen=KEPT)
 
-    def measured(self, clip: Clip, *, num_steps: int, seconds: float) -> None:
-        tokens = sum(step_tokens(clip, step=step) for step in range(num_steps))
+    def measured(self, clip: Clip, *, steps: range, seconds: float) -> None:
+        tokens = sum(step_tokens(clip, step=step) for step in steps)
         self._per_token.append(seconds / tokens)
 
     def limit_s(self, clip: Clip, *, step: int) -> float:

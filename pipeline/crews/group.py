@@ -1,27 +1,34 @@
-"""A render group in Ray: how it renders a clip, and whether it is well. How its ranks come together is `ranks`'."""
+"""A render or enlarging group in Ray: how it works on a clip, and whether it is well. How its ranks come together is
+`ranks`'.
+"""
 
 from functools import partial
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import ObjectLostError, RayError
 
 from pipeline.crews.crew import Call, Ref, Site, light
 from pipeline.crews.deadlines import StepTimes, overdue
-from pipeline.crews.losses import reason_of
+from pipeline.crews.losses import cause_of, reason_of
 from pipeline.crews.pulse import SILENT_S, Pulse
 from pipeline.crews.ranks import Ranks
-from pipeline.fleet import CONDITIONS_LOST, OUT_OF_MEMORY, Event, Order, RenderOrder
+from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, OUT_OF_MEMORY, EnlargeOrder, Event, Order, RenderOrder
 from pipeline.rank_worker import Broken
 from pipeline.settings import ParallelSettings
-from pipeline.types import Clip, ClipFailure, GroupStatus
+from pipeline.types import Clip, ClipFailure, GroupStatus, Stage
 from pipeline.worker import Verdict
 
 
 class RenderGroup(Ranks):
-    def __init__(self, crew_id: str, *, site: Site, parallel: ParallelSettings, times: StepTimes) -> None:
-        super().__init__(crew_id, site=site, parallel=parallel)
+    def __init__(
+        self, crew_id: str, *, site: Site, parallel: ParallelSettings, times: StepTimes, stage: Stage = "render"
+    ) -> None:
+        """`times`: of all groups of its kind."""
+        super().__init__(crew_id, site=site, parallel=parallel, stage=stage)
         self.times = times
         self.clip: Clip | None = None
+        self.draft: Ref = None  # that it enlarges
+        self.steps = range(0)  # of the clip's, that are its own
         self.num_clips = 0
         self.pulse = Pulse(clock=self.clock, period_s=self.cluster.health_period_s)
         self._verdicts: dict[int, Verdict | Broken] = {}
@@ -31,15 +38,23 @@ class RenderGroup(Ranks):
     # One clip.
 
     def offer(self, order: Order) -> None:
-        assert isinstance(order, RenderOrder)
+        assert isinstance(order, RenderOrder | EnlargeOrder)
         self.state, self.clip, self.busy = "busy", order.clip, True
+        self.draft = order.draft if isinstance(order, EnlargeOrder) else None
+        self.steps = self._steps_of(order)
         self._verdicts.clear()
         self.pulse.offered()
         for rank, actor in self.actors.items():
-            verdict, result = actor.render.options(num_returns=2).remote(light(order.clip), **order.conditions)
+            verdict, result = _asked(actor, order)
             self.calls[verdict] = Call(rank, partial(self._one_answered, rank))
             if rank == 0:
                 self.result = result
+
+    def _steps_of(self, order: RenderOrder | EnlargeOrder) -> range:
+        first, large = order.clip.steps, self.place.model.super_resolution
+        if large is None or order.clip.shape.first_latent is None or (isinstance(order, RenderOrder) and order.drafts):
+            return range(first)
+        return range(first if isinstance(order, EnlargeOrder) else 0, first + large.sampling.steps)
 
     def _one_answered(self, rank: int, verdict: Verdict | Broken) -> Event | None:
         self._verdicts[rank] = verdict
@@ -60,18 +75,19 @@ class RenderGroup(Ranks):
     def _rendered(self, clip: Clip, *, seconds: Any) -> None:
         self.num_clips += 1
         self._known.add(clip.shape)
-        large = self.place.model.super_resolution if clip.shape.first_latent is not None else None
-        num_steps = clip.steps + (large.sampling.steps if large is not None else 0)
-        self.times.measured(clip, num_steps=num_steps, seconds=seconds)
+        self.times.measured(clip, steps=self.steps, seconds=seconds)
 
     def answered(self, verdict: Verdict) -> Event:
-        self.state, self.clip, self._apart_s = "ready", None, None
+        self.state, self.clip, self.draft, self._apart_s = "ready", None, None, None
         return super().answered(verdict)
 
     def inputs_lost(self, rank: int, error: RayError) -> Event | None:
         """Of one rank. The others may be in a collective already, and would wait for it for ever."""
         self._apart_s = self.clock.now
-        failure = ClipFailure(stage="render", kind=CONDITIONS_LOST, message=reason_of(error), retriable=True)
+        lost = cause_of(error, ObjectLostError)
+        is_draft = self.draft is not None and lost is not None and lost.object_ref_hex == self.draft.hex()
+        kind = LATENTS_LOST if is_draft else CONDITIONS_LOST
+        failure = ClipFailure(stage=self.stage, kind=kind, message=reason_of(error), retriable=True)
         return self._one_answered(rank, failure)
 
     # Whether it is well.
@@ -99,7 +115,7 @@ class RenderGroup(Ranks):
         if self._apart_s is not None and self.clock.now - self._apart_s > SILENT_S:
             return self._fell_apart()
         order_s, step_s = self.pulse.waited()
-        step = self.pulse.step_of(self.clip.clip_id)
+        step = self.steps.start + self.pulse.step_of(self.clip.clip_id)
         known = self.clip.shape in self._known
         limit_s = self.times.limit_s(self.clip, step=step) if known else self.cluster.step_timeout_s
         status = self.status()
@@ -133,7 +149,7 @@ class RenderGroup(Ranks):
             state=self.state,
             clip_id=clip.clip_id if clip else None,
             step=current.step if current else 0,
-            num_steps=current.num_steps if current else clip.steps if clip else 0,
+            num_steps=current.num_steps if current else len(self.steps) if clip else 0,
             num_clips=self.num_clips,
             nodes=tuple(dict.fromkeys(seat.address for seat in self.seats.values())),
         )
@@ -148,7 +164,16 @@ class RenderGroup(Ranks):
         self.pulse.forget()
         self._verdicts.clear()
         self._known.clear()
-        self.clip, self._apart_s = None, None
+        self.clip, self.draft, self._apart_s = None, None, None
+
+
+def _asked(actor: Any, order: RenderOrder | EnlargeOrder) -> list[Ref]:
+    """Verdict and result."""
+    clip = light(order.clip)
+    if isinstance(order, EnlargeOrder):
+        return list(actor.enlarge.options(num_returns=2).remote(clip, order.draft, **order.conditions))
+    make = actor.draft if order.drafts else actor.render
+    return list(make.options(num_returns=2).remote(clip, **order.conditions))
 
 
 def _lacks_memory(verdict: object) -> bool:

@@ -1,5 +1,7 @@
 """What an error of Ray means for the crew it comes from: which kind of loss, and one readable reason."""
 
+from typing import TypeVar
+
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -16,6 +18,7 @@ from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.fleet import LossKind
 
 FATAL = (ConfigError, WeightsError, StoreError)  # another start would end the same way
+Cause = TypeVar("Cause", bound=Exception)
 REASON_CHARS = 1500
 NODE_DIED = "its node has died"  # in Ray's explanation of why an actor is dead
 
@@ -38,7 +41,13 @@ def fatal_of(error: RayError) -> str | None:
 
 
 def has_cause(error: RayError, kind: type[Exception]) -> bool:
-    return isinstance(error, kind) or (isinstance(error, RayTaskError) and isinstance(error.cause, kind))
+    return cause_of(error, kind) is not None
+
+
+def cause_of(error: RayError, kind: type[Cause]) -> Cause | None:
+    """The error itself, or what a task raised."""
+    cause = error.cause if isinstance(error, RayTaskError) and not isinstance(error, kind) else error
+    return cause if isinstance(cause, kind) else None
 
 
 def reason_of(error: RayError) -> str:

@@ -26,10 +26,9 @@ GroupState: TypeAlias = Literal["starting", "ready", "busy", "lost"]
 
 
 class Ranks(Crew):
-    stage: Stage = "render"
-
-    def __init__(self, crew_id: str, *, site: Site, parallel: ParallelSettings) -> None:
+    def __init__(self, crew_id: str, *, site: Site, parallel: ParallelSettings, stage: Stage) -> None:
         super().__init__(crew_id, site=site)
+        self.stage = stage
         self.parallel = parallel
         self.together = self.cluster.placement == "STRICT_PACK"
         self.bundle = {"CPU": float(parallel.threads_per_rank)} | ({"GPU": 1.0} if self.place.device == "cuda" else {})
@@ -74,7 +73,7 @@ class Ranks(Crew):
             scheduling_strategy=strategy,
             max_restarts=0,
             max_task_retries=0,
-        ).remote(self.place, rank=rank, world_size=self.parallel.ranks, cluster=self.cluster)
+        ).remote(self.place, rank=rank, world_size=self.parallel.ranks, cluster=self.cluster, stage=self.stage)
 
     def _place(self, ranks: list[int]) -> None:
         self.wait_for("placing its ranks", self.cluster.placement_timeout_s)

@@ -23,7 +23,7 @@ TWICE = dataclasses.replace(
 def measured(*seconds: float) -> StepTimes:
     times = StepTimes(SETTINGS)
     for each in seconds:
-        times.measured(CLIP, num_steps=8, seconds=each)
+        times.measured(CLIP, steps=range(8), seconds=each)
     return times
 
 
@@ -56,7 +56,7 @@ def test_steps_of_the_second_stage_are_measured_by_their_own_size() -> None:
     assert step_tokens(enlarged, step=7) < step_tokens(enlarged, step=8) == step_tokens(CLIP, step=0)
     times = StepTimes(SETTINGS)
     for _ in range(ENOUGH):
-        times.measured(enlarged, num_steps=13, seconds=13)
+        times.measured(enlarged, steps=range(13), seconds=13)
     assert times.limit_s(enlarged, step=0) < times.limit_s(enlarged, step=8)
 
 
