@@ -97,9 +97,8 @@ def _placing_table(memory: Values) -> Table:
     rows, own = memory["tp"], memory["placing"]["stages"]
     table = Table("placing.stages", *(f"tp{row['tp']} fits" for row in rows))
     for stages in rows[0]["fits_gb_placed"]:
-        if stages != "swapped" or len(rows[0]["weights"]) > 1:
-            name = f"{stages} (as above)" if stages == own else stages
-            table.add_row(name, *(_cards(row["fits_gb_placed"][stages]) for row in rows))
+        name = f"{stages} (as above)" if stages == own else stages
+        table.add_row(name, *(_cards(row["fits_gb_placed"][stages]) for row in rows))
     return table
 
 

@@ -18,13 +18,11 @@ from model.memory import (
     surroundings,
     tp_sizes,
 )
-from model.placing import Placing, StagePlace
+from model.placing import Placing, stage_places
 from pipeline.planning.answer import PlanSettings, RunPlan
 from pipeline.planning.planned import PlannedClips, PlannedKind
 
 Values = dict[str, Any]
-HOST_PLACES: tuple[StagePlace, ...] = ("resident", "swapped", "offloaded", "disk")
-STAGE_PLACES: tuple[StagePlace, ...] = ("resident", "swapped", "offloaded")  # to disk: as offloaded
 
 
 def plan_values(settings: PlanSettings, found: RunPlan) -> Values:
@@ -81,7 +79,7 @@ def memory_values(planned: PlannedClips, placing: Placing) -> Values:
     rows = []
     for tp in tp_sizes(model):
         memory = card_memory(model, tp=tp, shapes=shapes, placing=placing)
-        others = {stages: replace(placing, stages=stages) for stages in STAGE_PLACES}
+        others = {stages: replace(placing, stages=stages) for stages in stage_places(model)}
         rows.append(
             {
                 **asdict(memory),
@@ -96,7 +94,7 @@ def memory_values(planned: PlannedClips, placing: Placing) -> Values:
                 },
                 "host": {
                     stages: host_memory(model, tp=tp, placing=replace(placing, stages=stages))
-                    for stages in dict.fromkeys((*HOST_PLACES, placing.stages))
+                    for stages in dict.fromkeys((*stage_places(model), "disk", placing.stages))
                 },
             }
         )

@@ -11,7 +11,8 @@ An MLP takes at most SLICE_TOKENS at once: of a longer sequence only a slice has
 (8 C a token).
 
 Of the stages' weights a card holds all that are resident, the largest stage's where they are swapped, and where they
-are offloaded as much as it is allowed to, but the largest layer at least (`model/placing.py`).
+are offloaded as much as it is allowed to, but the largest layer at least (`model/placing.py`). Where stages are apart,
+cards of both kinds of group are alike: the one that needs more is counted.
 
 Attention is assumed to run in fused kernels, which keep no scores. `tests/model/test_memory.py` holds this against what
 forwards allocate; UNCERTAINTY is how far a card's allocator and kernels' workspaces may take it.
@@ -94,21 +95,29 @@ def card_memory(
     model: ModelConfig, *, tp: int, shapes: Collection[ClipShape], placing: Placing = RESIDENT
 ) -> CardMemory:
     """Of one rank, at the largest of the shapes and the longest text."""
-    activations = [
-        activation_bytes(config, tokens=_tokens(model, shape, is_last=n > 0), tp=tp)
-        for shape in shapes
-        for n, config in enumerate(model.transformers.values())
-        if n == 0 or shape.first_latent is not None
-    ]
+    activations = {
+        part: max(
+            (
+                activation_bytes(config, tokens=_tokens(model, shape, is_last=n > 0), tp=tp)
+                for shape in shapes
+                if n == 0 or shape.first_latent is not None
+            ),
+            default=0,
+        )
+        for n, (part, config) in enumerate(model.transformers.items())
+    }
     latents = [4 * NUM_LATENTS * _count(shape.video_latent) for shape in shapes]
     shares = _shares(model, tp)
     weights = {part: share.num_bytes for part, share in shares.items()}
     largest = max(share.largest_bytes for share in shares.values())
+    alone = max(
+        (part for part, size in activations.items() if size), key=lambda part: weights[part] + activations[part]
+    )
     return CardMemory(
         tp=tp,
         weights=weights,
-        held=_held(weights, largest, placing),
-        activations=max(activations) + max(latents),
+        held=weights[alone] if placing.stages == "apart" else _held(weights, largest, placing),
+        activations=(activations[alone] if placing.stages == "apart" else max(activations.values())) + max(latents),
         runtime=RUNTIME_BYTES,
     )
 

@@ -8,6 +8,8 @@ stage has groups of its own. The numbers are the same everywhere. `model/offload
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from model.config import ModelConfig
+
 StagePlace: TypeAlias = Literal["resident", "swapped", "apart", "offloaded", "disk"]
 TextPlace: TypeAlias = Literal["cpu", "cards", "offloaded", "disk"]
 DecodePlace: TypeAlias = Literal["cpu", "card"]
@@ -43,3 +45,15 @@ class Placing:
 
 
 RESIDENT = Placing()
+
+
+def check_placing(model: ModelConfig, placing: Placing) -> None:
+    """Raises ValueError for what a model's stages cannot do."""
+    if placing.stages == "apart" and model.super_resolution is None:
+        raise ValueError(f"stages is apart, but model {model.name} has one stage, expected one of two")
+
+
+def stage_places(model: ModelConfig) -> tuple[StagePlace, ...]:
+    """Those that take different amounts of memory, the most first; to disk is as offloaded."""
+    two: tuple[StagePlace, ...] = ("swapped", "apart") if model.super_resolution is not None else ()
+    return ("resident", *two, "offloaded")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from model.config import ModelConfig
-from model.placing import RESIDENT, Placing
+from model.placing import RESIDENT, Placing, check_placing
 from pipeline.errors import ConfigError
 from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.manifest.selection import EVERYTHING, Selection
@@ -25,11 +25,12 @@ class ParallelSettings:
 
     tp: int | None = 2  # ranks of a group; None: as many as its weights are cut for, else the fewest that hold it
     groups: int | None = None  # None: as many as the cluster holds; one on a machine without GPUs
+    enlarging_groups: int | None = None  # where stages are apart: of super-resolution; `groups` are the first stage's
     threads_per_rank: int = 1  # torch threads; a setting because it decides bytes
 
     def __post_init__(self) -> None:
         _at_least("parallel", self, 1, "threads_per_rank")
-        for name in ("tp", "groups"):
+        for name in ("tp", "groups", "enlarging_groups"):
             if getattr(self, name) is not None:
                 _at_least("parallel", self, 1, name)
 
@@ -168,6 +169,20 @@ class RunSettings:
     images: InputAccess = OWN_FOLDER  # what first frames may be read from, beyond the manifest's own folders
     selection: Selection = EVERYTHING  # of the manifest's rows
     findings: str | None = None  # where all that is wrong with the manifest is written as Parquet
+
+    def __post_init__(self) -> None:
+        check_stages(self.model, self.placing)
+        if self.parallel.enlarging_groups is not None and self.placing.stages != "apart":
+            asked = f"parallel.enlarging_groups is {self.parallel.enlarging_groups}"
+            raise ConfigError(f"{asked}, but placing.stages is {self.placing.stages}, expected apart")
+
+
+def check_stages(model: ModelConfig, placing: Placing) -> None:
+    """ConfigError for stages of a model that cannot be placed so."""
+    try:
+        check_placing(model, placing)
+    except ValueError as error:
+        raise ConfigError(f"placing.{error}") from error
 
 
 def _at_least(group: str, settings: Any, least: int, *names: str) -> None:

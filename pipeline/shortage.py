@@ -2,12 +2,12 @@
 there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from model.codec_cost import picture_memory, text_memory
 from model.config import ModelConfig
 from model.memory import CARDS_GB, RUNTIME_BYTES, CardMemory, card_memory, tp_sizes
-from model.placing import GB, Placing
+from model.placing import GB, Placing, stage_places
 from model.shapes import ClipShape
 
 Look = Callable[[], tuple[int, int]]  # free and total bytes of the card
@@ -57,9 +57,8 @@ def _told(error: Exception) -> str:
 
 def _holding(model: ModelConfig, shape: ClipShape) -> str:
     """What holds such a clip: by placing, the smallest card for each size."""
-    kinds: Sequence[Placing] = [Placing(stages="resident"), Placing(stages="swapped"), Placing(stages="offloaded")]
     rows = []
-    for kind in kinds:
+    for kind in (Placing(stages=stages) for stages in stage_places(model)):
         sizes = {tp: card_memory(model, tp=tp, shapes=[shape], placing=kind) for tp in tp_sizes(model)}
         rows.append(f"{kind.stages} {', '.join(f'tp{tp} {_smallest(memory)}' for tp, memory in sizes.items())}")
     return f"cards that hold it by placing.stages: {'; '.join(rows)}"

@@ -26,6 +26,7 @@ from pipeline.planning.estimate import Estimate, estimate
 from pipeline.planning.history import RunHistory, read_history
 from pipeline.planning.planned import PlannedClips, planned_clips
 from pipeline.planning.target import Target, check_target
+from pipeline.settings import check_stages
 from pipeline.store import StorageSettings, open_store
 from pipeline.types import MediaSettings
 from pipeline.weights.opening import BUILTIN, open_weights, weights_errors
@@ -70,6 +71,7 @@ def read_plan(settings: PlanSettings, *, elsewhere: Sequence[RunHistory] = ()) -
 
     `elsewhere`: runs into other outputs, whose times count as well.
     """
+    check_stages(settings.model, settings.target.placing)
     check_target(settings.model, settings.target)
     find_files(
         settings.manifest, storage=settings.storage

@@ -191,6 +191,7 @@ def test_a_size_that_does_not_fit_has_no_times_on_the_page(tmp_path: Path, capsy
     assert {stages: sizes[0] for stages, sizes in tp1["fits_gb_placed"].items()} == {
         "resident": 80,
         "swapped": 48,
+        "apart": 48,
         "offloaded": 24,
     }
     said = {stages: round(taken / 1e9, 1) for stages, taken in tp1["host"].items()}

@@ -127,8 +127,21 @@ def test_what_is_not_on_the_card_is_not_counted() -> None:
     assert kept.held == 20 * 10**9
 
 
+def test_a_group_that_has_one_stage_alone_is_counted_by_the_larger() -> None:
+    model, large = load_model("magihuman_1080p"), shapes("magihuman_1080p", "1080P")
+    apart, swapped = (card_memory(model, tp=1, shapes=large, placing=placed(each)) for each in ("apart", "swapped"))
+    assert (apart.held, apart.activations) == (max(apart.weights.values()), swapped.activations)
+    foal = load_model("foal")
+    small, large = shapes("foal", "64P"), shapes("foal", "128P")
+    first, both = (card_memory(foal, tp=1, shapes=each, placing=placed("apart")) for each in (small, large))
+    assert first.held == both.held == first.weights["base"] > first.weights["128p_sr"]
+    whole = card_memory(foal, tp=1, shapes=large)
+    assert both.activations < whole.activations, "those of super-resolution, which has few weights, are elsewhere"
+
+
 @pytest.mark.parametrize(
-    ("stages", "sizes"), [("resident", [8, 4, 2, 1]), ("swapped", [4, 2, 1, 1]), ("offloaded", [1, 1, 1, 1])]
+    ("stages", "sizes"),
+    [("resident", [8, 4, 2, 1]), ("swapped", [4, 2, 1, 1]), ("apart", [4, 2, 1, 1]), ("offloaded", [1, 1, 1, 1])],
 )
 def test_cards_of_24_40_48_and_80_gb_hold_1080p(stages: str, sizes: list[int]) -> None:
     model, at = load_model("magihuman_1080p"), shapes("magihuman_1080p", "1080P")
