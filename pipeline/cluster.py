@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterator[None]:
+def connect(settings: ClusterSettings, *, parallel: ParallelSettings, kinds: int = 1) -> Iterator[None]:
     """A Ray to work with: the one that this process has already, the one at the address, or one of our own.
+
+    `kinds`: of groups, two where super-resolution has its own.
 
     What was started here ends here; what was there before stays as it was. Raises ClusterError.
     """
@@ -36,7 +38,7 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings) -> Iterato
     try:
         with heard_at_last():
             if settings.address is None:
-                _start_local(settings, parallel)
+                _start_local(settings, parallel, kinds)
             else:
                 _knock(settings.address)
                 ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -69,12 +71,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
-def _start_local(settings: ClusterSettings, parallel: ParallelSettings) -> None:
+def _start_local(settings: ClusterSettings, parallel: ParallelSettings, kinds: int) -> None:
     for name, value in LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.init(
         address="local",
-        num_cpus=_local_cpus(settings, parallel),
+        num_cpus=_local_cpus(settings, parallel, kinds),
         object_store_memory=settings.object_store_bytes,
         include_dashboard=False,
         log_to_driver=False,
@@ -82,13 +84,14 @@ def _start_local(settings: ClusterSettings, parallel: ParallelSettings) -> None:
     )
 
 
-def _local_cpus(settings: ClusterSettings, parallel: ParallelSettings) -> int:
+def _local_cpus(settings: ClusterSettings, parallel: ParallelSettings, kinds: int) -> int:
     """Logical ones: as many as there are actors, whatever the machine has, for they take turns on a laptop."""
-    num_groups = parallel.groups or 1
-    if parallel.groups is None and settings.device != "cpu":
+    said = (parallel.groups, parallel.enlarging_groups)[:kinds]
+    num_groups = sum(count or 1 for count in said)
+    if None in said and settings.device != "cpu":
         import torch
 
-        num_groups = max(torch.cuda.device_count() // parallel.ranks, 1)
+        num_groups = max(torch.cuda.device_count() // parallel.ranks, num_groups)
     return num_groups * parallel.ranks * parallel.threads_per_rank + settings.num_encoders + settings.num_finishers
 
 

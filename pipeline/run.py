@@ -39,6 +39,7 @@ from pipeline.results import RunFacts
 from pipeline.room import choose_device, count_groups
 from pipeline.run_log import RunLog
 from pipeline.settings import RunSettings
+from pipeline.shares import enlarging_share, shared_out
 from pipeline.signals import Signals
 from pipeline.store import Store, open_store
 from pipeline.store_clients import absolute
@@ -209,7 +210,9 @@ def _drive(
     from pipeline.worker import Workplace
 
     signals = Signals(oversight.stop)
-    with signals.caught(), cluster.connect(settings.cluster, parallel=settings.parallel):
+    enlarging = enlarging_share(settings.model, clips, placing=settings.placing)
+    kinds = 2 if enlarging else 1
+    with signals.caught(), cluster.connect(settings.cluster, parallel=settings.parallel, kinds=kinds):
         signals.listen()  # Ray has put a handler of its own in the place of ours
         nodes = cluster.node_resources()
         device = choose_device(settings.cluster, nodes)
@@ -238,10 +241,14 @@ def _drive(
             placing=settings.placing,
         )
         placing = settings.placing
-        groups = count_groups(parallel, settings.cluster, device=device, nodes=nodes, placing=placing)
+        every = replace(parallel, groups=None)
+        fits = count_groups(every, settings.cluster, device=device, nodes=nodes, placing=placing)
+        groups = shared_out(fits, parallel, enlarging=enlarging)
+        num_large = sum(clip.shape.first_latent is not None for clip in clips)
+        used = {"render": min(groups["render"], len(clips)), "enlarge": min(groups.get("enlarge", 0), num_large)}
         own = settings.cluster.address is None
-        recorder.placed(device=device, nodes=nodes, groups=min(groups, len(clips)), tp=parallel.ranks, own=own)
-        fleet = RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups)
+        recorder.placed(device=device, nodes=nodes, groups=used, tp=parallel.ranks, own=own)
+        fleet = RayFleet(place, cluster=settings.cluster, parallel=parallel, groups=groups, enlarging=enlarging)
         with progress() as show:
 
             def observe(snapshot: Snapshot) -> None:

@@ -20,9 +20,7 @@ from pipeline.worker import Verdict
 
 
 class RenderGroup(Ranks):
-    def __init__(
-        self, crew_id: str, *, site: Site, parallel: ParallelSettings, times: StepTimes, stage: Stage = "render"
-    ) -> None:
+    def __init__(self, crew_id: str, *, site: Site, parallel: ParallelSettings, times: StepTimes, stage: Stage) -> None:
         """`times`: of all groups of its kind."""
         super().__init__(crew_id, site=site, parallel=parallel, stage=stage)
         self.times = times

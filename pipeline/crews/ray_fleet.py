@@ -18,9 +18,11 @@ from pipeline.crews.solo import EncoderCrew, FinisherCrew
 from pipeline.fleet import Event, Gpu, Joined, Lost, Order
 from pipeline.room import Crews, all_fit, wanted
 from pipeline.settings import ClusterSettings, ParallelSettings
+from pipeline.shares import shared_out
 from pipeline.types import GroupStatus, Stage
 from pipeline.worker import Workplace
 
+GROUPS: Mapping[Stage, str] = {"render": "group", "enlarge": "enlarger"}  # what they are called
 STANDSTILL_S = 2.0  # one look takes no longer than its timeout and this, or the machine stood still
 CLOSING_S = 0.05
 log = logging.getLogger(__name__)
@@ -29,24 +31,35 @@ log = logging.getLogger(__name__)
 class RayFleet:
     """Crews as Ray actors. Single-threaded: everything happens inside `wait`, and nothing in it blocks for long."""
 
-    def __init__(self, place: Workplace, *, cluster: ClusterSettings, parallel: ParallelSettings, groups: int) -> None:
+    def __init__(
+        self,
+        place: Workplace,
+        *,
+        cluster: ClusterSettings,
+        parallel: ParallelSettings,
+        groups: Mapping[Stage, int],
+        enlarging: float = 0.0,
+    ) -> None:
+        """`groups` at first, of each stage that has any; those that fit later are shared out by `enlarging`."""
         names = names_of(place.output, place.storage, run_id=place.run_id)
         names.sweep()
         self._parallel = parallel
         self._site = Site(place=place, cluster=cluster, names=names, watch=NodeWatch(), clock=Attention())
-        self._times = StepTimes(cluster)
+        self._enlarging = enlarging
+        self._times = {stage: StepTimes(cluster) for stage in GROUPS}
         self._crews: dict[str, Crew] = {}
         self._given_up: set[str] = set()
         self._guards = Guards(self._site.clock)
         self._avoided: frozenset[Gpu] = frozenset()
         self._delayed: dict[str, float] = {}  # crews with cards that wait for guards to have theirs, and since when
-        self._add({"render": groups, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
+        self._add(groups)
         self._looked_s = time.monotonic()
 
-    def _add(self, wanted: Mapping[Stage, int]) -> list[Crew]:
-        """What is missing of so many crews that are not given up."""
-        before = len(self._crews)
-        for stage, count in wanted.items():
+    def _add(self, groups: Mapping[Stage, int]) -> list[Crew]:
+        """What is missing of so many groups that are not given up, and of encoders and finishers."""
+        before, cluster = len(self._crews), self._site.cluster
+        others: dict[Stage, int] = {"encode": cluster.num_encoders, "finish": cluster.num_finishers}
+        for stage, count in {**groups, **others}.items():
             same = [crew.crew_id for crew in self._crews.values() if crew.stage == stage]
             missing = count - sum(crew_id not in self._given_up for crew_id in same)
             for number in range(len(same), len(same) + missing):
@@ -59,7 +72,8 @@ class RayFleet:
             return EncoderCrew(f"encoder-{number}", site=self._site)
         if stage == "finish":
             return FinisherCrew(f"finisher-{number}", site=self._site)
-        return RenderGroup(f"group-{number}", site=self._site, parallel=self._parallel, times=self._times)
+        name, times = GROUPS[stage], self._times[stage]
+        return RenderGroup(f"{name}-{number}", site=self._site, parallel=self._parallel, times=times, stage=stage)
 
     def crews(self) -> Mapping[str, Stage]:
         return {crew_id: crew.stage for crew_id, crew in self._crews.items()}
@@ -127,8 +141,7 @@ class RayFleet:
         if not nodes:
             return []
         wants = wanted(self._parallel, cluster, device=place.device, placing=place.placing)
-        fits = self._parallel.groups or wants.room(nodes)
-        new = self._add({"render": fits, "encode": cluster.num_encoders, "finish": cluster.num_finishers})
+        new = self._add(shared_out(wants.room(nodes), self._parallel, enlarging=self._enlarging))
         return [Joined(crew_id=crew.crew_id, stage=crew.stage) for crew in new]
 
     def give_up(self, crew_id: str, /) -> None:

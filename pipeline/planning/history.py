@@ -27,7 +27,7 @@ HISTORY = "history"
 FORMAT = 1
 NUM_READ = 30  # runs, the newest
 NUM_KINDS = 100  # of a run, the commonest
-STAGES = ("condition", "render", "decode", "encode", "upload")
+STAGES = ("condition", "render", "enlarge", "decode", "encode", "upload")  # enlarge: apart from render, or 0
 log = logging.getLogger(__name__)
 
 
@@ -100,6 +100,7 @@ class RunHistory:
     text: TextPlace = "cpu"
     text_cards: int = 1
     decode: DecodePlace = "cpu"
+    enlarging_groups: int = 0  # beside `groups`, where stages were apart
 
     def lay_like(self, placing: Placing) -> bool:
         """Whether everything was where it is to be, as far as that decides times."""
@@ -115,9 +116,9 @@ class RunHistory:
     def cards(self) -> int:
         """Of all crews; on CPUs ranks, which stand for them."""
         if self.hardware.device == "cpu":
-            return self.groups * self.tp
+            return (self.groups + self.enlarging_groups) * self.tp
         wants = crews_wanted(ranks=self.tp, encoders=self.encoders, finishers=self.finishers, placing=self._placing)
-        return sum(wants.cards(self.groups).values())
+        return sum(wants.cards(self.groups + self.enlarging_groups).values())
 
     @property
     def _placing(self) -> Placing:
@@ -157,10 +158,13 @@ class RunTimes:
         self._sums: dict[Kind, dict[str, float]] = {}
         self._num_failed = 0
         self._hardware: Hardware | None = None
-        self._groups = self._tp = 0
+        self._groups: Mapping[str, int] = {}
+        self._tp = 0
 
-    def placed(self, *, device: str, nodes: Sequence[Mapping[str, float]], groups: int, tp: int, own: bool) -> None:
-        """What the run has, once that is known. `own`: a Ray of our own, whose CPUs are logical."""
+    def placed(
+        self, *, device: str, nodes: Sequence[Mapping[str, float]], groups: Mapping[str, int], tp: int, own: bool
+    ) -> None:
+        """What the run has, once that is known: groups by stage. `own`: a Ray of our own, whose CPUs are logical."""
         self._hardware, self._groups, self._tp = hardware_of(device, nodes, own=own), groups, tp
         self._placed_s = time.monotonic() - self._began
 
@@ -201,7 +205,8 @@ class RunTimes:
             hardware=self._hardware,
             versions=facts.versions,
             tp=self._tp,
-            groups=self._groups,
+            groups=self._groups["render"],
+            enlarging_groups=self._groups["enlarge"],
             threads=settings.parallel.threads_per_rank,
             encoders=settings.cluster.num_encoders,
             finishers=settings.cluster.num_finishers,

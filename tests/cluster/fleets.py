@@ -15,7 +15,7 @@ from pipeline.crews.ray_fleet import RayFleet
 from pipeline.fleet import Event, Ready, RenderOrder
 from pipeline.settings import ClusterSettings, ParallelSettings
 from pipeline.store import StorageSettings
-from pipeline.types import Clip
+from pipeline.types import Clip, Stage
 from pipeline.worker import Workplace
 from tests.clips import MEDIA, make_clip
 from tests.weights import noise_model
@@ -25,10 +25,13 @@ SHAPE = clip_shape(MODEL, resolution="64P", ratio="16:9", duration_s=3)
 
 
 @contextmanager
-def fleet_of(place: Workplace, *, tp: int = 2, groups: int = 1, **cluster: Any) -> Iterator[RayFleet]:
+def fleet_of(
+    place: Workplace, *, tp: int = 2, groups: int = 1, enlargers: int = 0, **cluster: Any
+) -> Iterator[RayFleet]:
     """As many groups as fit may join."""
     settings = ClusterSettings(**cluster)
-    fleet = RayFleet(place, cluster=settings, parallel=ParallelSettings(tp=tp), groups=groups)
+    kinds: dict[Stage, int] = {"render": groups, "enlarge": enlargers}
+    fleet = RayFleet(place, cluster=settings, parallel=ParallelSettings(tp=tp), groups=kinds)
     try:
         yield fleet
     finally:

@@ -104,7 +104,10 @@ def test_a_fixed_number_of_crews_grows_only_in_the_place_of_those_that_are_given
 ) -> None:
     parallel = ParallelSettings(tp=2, groups=1)
     fleet = RayFleet(
-        workplace(weights, tmp_path), cluster=ClusterSettings(node_period_s=0.2), parallel=parallel, groups=1
+        workplace(weights, tmp_path),
+        cluster=ClusterSettings(node_period_s=0.2),
+        parallel=parallel,
+        groups={"render": 1},
     )
     with another_node(shared_cluster, num_cpus=2):
         look(fleet)
