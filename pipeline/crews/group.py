@@ -5,11 +5,11 @@
 from functools import partial
 from typing import Any
 
-from ray.exceptions import ObjectLostError, RayError
+from ray.exceptions import RayError
 
 from pipeline.crews.crew import Call, Ref, Site, light
 from pipeline.crews.deadlines import StepTimes, overdue
-from pipeline.crews.losses import cause_of, reason_of
+from pipeline.crews.losses import is_about, reason_of
 from pipeline.crews.pulse import SILENT_S, Pulse
 from pipeline.crews.ranks import Ranks
 from pipeline.fleet import CONDITIONS_LOST, LATENTS_LOST, OUT_OF_MEMORY, EnlargeOrder, Event, Order, RenderOrder
@@ -82,9 +82,7 @@ class RenderGroup(Ranks):
     def inputs_lost(self, rank: int, error: RayError) -> Event | None:
         """Of one rank. The others may be in a collective already, and would wait for it for ever."""
         self._apart_s = self.clock.now
-        lost = cause_of(error, ObjectLostError)
-        is_draft = self.draft is not None and lost is not None and lost.object_ref_hex == self.draft.hex()
-        kind = LATENTS_LOST if is_draft else CONDITIONS_LOST
+        kind = LATENTS_LOST if self.draft is not None and is_about(error, self.draft) else CONDITIONS_LOST
         failure = ClipFailure(stage=self.stage, kind=kind, message=reason_of(error), retriable=True)
         return self._one_answered(rank, failure)
 

@@ -1,6 +1,6 @@
 """What an error of Ray means for the crew it comes from: which kind of loss, and one readable reason."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray.exceptions import (
     ActorDiedError,
@@ -8,6 +8,7 @@ from ray.exceptions import (
     ActorUnschedulableError,
     GetTimeoutError,
     NodeDiedError,
+    ObjectLostError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -48,6 +49,12 @@ def cause_of(error: RayError, kind: type[Cause]) -> Cause | None:
     """The error itself, or what a task raised."""
     cause = error.cause if isinstance(error, RayTaskError) and not isinstance(error, kind) else error
     return cause if isinstance(cause, kind) else None
+
+
+def is_about(error: RayError, ref: Any) -> bool:
+    """Whether it says that the object of that reference is lost, and not another one."""
+    lost = cause_of(error, ObjectLostError)
+    return lost is not None and lost.object_ref_hex == ref.hex()
 
 
 def reason_of(error: RayError) -> str:

@@ -1,20 +1,23 @@
 """Where crews may be, and what an error of Ray means: plain values, no cluster."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
     ActorUnschedulableError,
     GetTimeoutError,
     NodeDiedError,
+    ObjectLostError,
     RayActorError,
     RayError,
     RayTaskError,
 )
 
-from pipeline.crews.losses import fatal_of, kind_of, reason_of
+from pipeline.crews.losses import fatal_of, is_about, kind_of, reason_of
 from pipeline.crews.nodes import Nodes, held_back, holds, kept_off, selector
 from pipeline.crews.placements import names_of
 from pipeline.errors import EncodeError, EncoderLost, WeightsError
@@ -49,6 +52,14 @@ def task_error(cause: Exception) -> RayTaskError:
 )
 def test_what_kind_of_loss_an_error_is(error: RayError, node: str | None, kind: LossKind) -> None:
     assert kind_of(error, node=node, nodes=NODES) == kind
+
+
+def test_which_of_an_orders_inputs_is_lost_is_told_by_its_reference() -> None:
+    draft: Any = ray.ObjectRef(bytes([1] * 28))
+    text: Any = ray.ObjectRef(bytes([2] * 28))
+    lost = ObjectLostError(draft.hex(), b"", "")
+    assert (is_about(lost, draft), is_about(lost, text), is_about(task_error(lost), draft)) == (True, False, True)
+    assert not is_about(ActorDiedError(), draft)
 
 
 def test_an_error_that_would_come_again_is_named() -> None:
