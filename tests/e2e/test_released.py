@@ -182,6 +182,23 @@ def first_frame(name: str, image: bytes, size: dict[str, int], weights: Path) ->
     return frames[0, top : top + size["height"], left : left + size["width"]].to(torch.float64).numpy() @ BRIGHTNESS
 
 
+def test_stages_on_groups_of_their_own_make_the_same_bytes(
+    caller: Caller, released_weights: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """A clip of one stage, and one of both with a picture and a given sound; two ranks a group."""
+    rendered = render("base", caller, released_weights, tmp_path_factory)
+    words = (f"manifest={rendered.output.parent / 'manifest.parquet'}", f"output={tmp_path}", "placing=apart")
+    words += (f"weights={released_weights}", "parallel=tp2", "where=clip_id in ('small', 'large-s')")
+    done = caller.run("render", *words, *released_words(rendered.model, first_stage="base"))
+    assert done.returncode == 0, said(done)
+    made, known = digests(tmp_path), digests(rendered.output)
+    assert made == {clip_id: known[clip_id] for clip_id in ("small", "large-s")}
+    assert records(tmp_path).keys() < records(rendered.output).keys(), "where stages lie is no part of a clip's name"
+    seconds = {each["clip_id"]: each["seconds"] for each in records(tmp_path).values()}
+    assert seconds["large-s"]["enlarge"] > 0
+    assert "enlarge" not in seconds["small"]
+
+
 def test_the_same_command_again_renders_nothing(
     caller: Caller, released_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
