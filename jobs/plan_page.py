@@ -168,6 +168,8 @@ def _estimate_table(estimate: Values) -> Table:
 def _layout(estimate: Values) -> str:
     groups = f"{estimate['groups']} group{'s' if estimate['groups'] != 1 else ''}"
     ranks = f" of {estimate['tp']} rank{'s' if estimate['tp'] != 1 else ''}" if estimate["tp"] else ""
+    if estimate["enlarging_groups"]:
+        ranks += f", {estimate['enlarging_groups']} of them for super-resolution"
     if not estimate["gpus"]:
         return f": {groups}{ranks}"
     cards = f"{estimate['gpus']} GPU{'s' if estimate['gpus'] != 1 else ''}"

@@ -75,13 +75,13 @@ class Wants:
         kinds = (replace(self.groups, count=groups), *self.beside)
         return {each.kind: each.all_cards for each in kinds if each.all_cards}
 
-    def groups_on(self, cards: int) -> int:
-        """How many groups so many cards are enough for, wherever these are. ConfigError for none."""
+    def groups_on(self, cards: int, *, least: int = 1) -> int:
+        """How many groups so many cards are enough for, wherever these are. ConfigError for less than `least`."""
         beside = sum(each.all_cards for each in self.beside)
         one = self.groups.actors * self.groups.cards
-        if cards < beside + one:
-            asked = [f"{kind} {count}" for kind, count in self.cards(1).items()]
-            raise ConfigError(f"gpus is {cards}, expected at least {beside + one} ({', '.join(asked)})")
+        if cards < beside + least * one:
+            asked = [f"{kind} {count}" for kind, count in self.cards(least).items()]
+            raise ConfigError(f"gpus is {cards}, expected at least {beside + least * one} ({', '.join(asked)})")
         return (cards - beside) // one
 
     def room(self, nodes: Nodes) -> int:
@@ -105,8 +105,8 @@ class Wants:
                 costs[number] = (lost, after.cards, after.cpus)
         return min(costs, key=lambda number: costs[number], default=None)
 
-    def check(self, nodes: Nodes, *, node: str = "node") -> int:
-        """`room`, or ConfigError for what would wait for ever: what no node holds, or nothing left for a group.
+    def check(self, nodes: Nodes, *, node: str = "node", least: int = 1) -> int:
+        """`room`, or ConfigError for what would wait for ever: what no node holds, or less left than `least` groups.
 
         `node`: what one is called, and what decides how many cards it has.
         """
@@ -118,9 +118,11 @@ class Wants:
                     f"{largest}, which is all that one has"
                 )
         count = self.room(nodes)
-        if not count:
+        if count < least:
             beside = ", ".join(str(each) for each in self.beside if each.count)
-            raise ConfigError(f"no room for {replace(self.groups, count=1)} beside {beside}: there is {_told(nodes)}")
+            raise ConfigError(
+                f"no room for {replace(self.groups, count=least)} beside {beside}: there is {_told(nodes)}"
+            )
         return count
 
 
@@ -179,13 +181,14 @@ def count_groups(
     device: str,
     nodes: Nodes,
     placing: Placing = RESIDENT,
+    least: int = 1,
 ) -> int:
     """As many as were asked for, or as the nodes hold. At least one: on CPUs its placement says what is missing.
 
-    ConfigError where there are cards and never room for one, unless more nodes are to come.
+    ConfigError where there are cards and never room for `least`, unless more nodes are to come.
     """
     wants = wanted(parallel, cluster, device=device, placing=placing)
-    count = wants.room(nodes) if device == "cpu" or cluster.grows else wants.check(nodes)
+    count = wants.room(nodes) if device == "cpu" or cluster.grows else wants.check(nodes, least=least)
     return parallel.groups or max(count, 1)
 
 

@@ -242,7 +242,7 @@ def _drive(
         )
         placing = settings.placing
         every = replace(parallel, groups=None)
-        fits = count_groups(every, settings.cluster, device=device, nodes=nodes, placing=placing)
+        fits = count_groups(every, settings.cluster, device=device, nodes=nodes, placing=placing, least=kinds)
         groups = shared_out(fits, parallel, enlarging=enlarging)
         num_large = sum(clip.shape.first_latent is not None for clip in clips)
         used = {"render": min(groups["render"], len(clips)), "enlarge": min(groups.get("enlarge", 0), num_large)}

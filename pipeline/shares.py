@@ -1,10 +1,10 @@
 """How a cluster's groups are shared out between the stages of clips, where each stage has groups of its own. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from model.config import ModelConfig
-from model.cost import stage_costs
+from model.cost import StageCost, stage_costs
 from model.placing import Placing
 from pipeline.settings import ParallelSettings
 from pipeline.types import Clip, Stage
@@ -14,13 +14,17 @@ TEXT_TOKENS = 100  # of a prompt: a thousandth of a clip's tokens more or less
 
 def enlarging_share(model: ModelConfig, clips: Iterable[Clip], *, placing: Placing) -> float:
     """Super-resolution's part of the work that clips are, 0 to 1; 0 where no group is to do it alone."""
-    if placing.stages != "apart":
-        return 0.0
+    kinds = Counter((clip.shape, clip.steps) for clip in clips) if placing.stages == "apart" else {}
+    texts = {"text_tokens": TEXT_TOKENS, "negative_tokens": TEXT_TOKENS}
+    return share_of((count, stage_costs(model, shape, steps=steps, **texts)) for (shape, steps), count in kinds.items())
+
+
+def share_of(costs: Iterable[tuple[int, Sequence[StageCost]]]) -> float:
+    """The same of so many clips of each cost, if groups are to do it alone."""
     first = second = 0
-    for (shape, steps), count in Counter((clip.shape, clip.steps) for clip in clips).items():
-        costs = stage_costs(model, shape, steps=steps, text_tokens=TEXT_TOKENS, negative_tokens=TEXT_TOKENS)
-        first += count * costs[0].flops
-        second += count * sum(each.flops for each in costs[1:])
+    for count, stages in costs:
+        first += count * stages[0].flops
+        second += count * sum(each.flops for each in stages[1:])
     return second / (first + second) if second else 0.0
 
 
@@ -34,9 +38,18 @@ def shared_out(total: int, parallel: ParallelSettings, *, enlarging: float) -> M
     if not enlarging:
         return {"render": first or max(total, 1)}
     if first is None and second is None:
-        second = min(
-            range(1, max(total, 2)), key=lambda count: max((1 - enlarging) / max(total - count, 1), enlarging / count)
-        )
+        ways = [_kinds(total - count, count) for count in range(1, max(total, 2))]
+        return max(ways, key=lambda groups: pace(groups, enlarging=enlarging))
     if second is None:
-        second = max(total - (first or 0), 1)
-    return {"render": first or max(total - second, 1), "enlarge": second}
+        second = total - (first or 0)
+    return _kinds(total - second if first is None else first, second)
+
+
+def pace(groups: Mapping[Stage, int], *, enlarging: float) -> float:
+    """As fast as so many groups that do everything: the kind that takes longer decides."""
+    first, second = groups["render"], groups.get("enlarge", 0)
+    return 1 / max((1 - enlarging) / first, enlarging / second if second else 0.0)
+
+
+def _kinds(first: int, second: int) -> Mapping[Stage, int]:
+    return {"render": max(first, 1), "enlarge": max(second, 1)}

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal, TypeAlias
 
-from model.config import ModelConfig
 from model.memory import Fit, card_memory, smallest_fitting_tp
+from model.placing import Placing
 from pipeline.planning.cards import CARDS, Fitting, fitting
 from pipeline.planning.history import RunHistory
 from pipeline.planning.measured import Measured, crew_seconds
 from pipeline.planning.planned import PlannedClips
 from pipeline.planning.target import Target, alike, card_of
+from pipeline.settings import ParallelSettings
+from pipeline.shares import pace, shared_out
+from pipeline.types import Stage
 
 Basis: TypeAlias = Literal["measured", "scaled", "flops", "none"]
 SPREAD: Mapping[Basis, float] = {"measured": 0.25, "scaled": 0.5, "flops": 1.0, "none": 0.0}  # either way, as a factor
@@ -24,7 +27,7 @@ NUM_STARTS = 5  # runs whose start is averaged, the newest
 SETUP_S, LOAD_BYTES_S = 60.0, 1e9  # before any run: Ray, imports, warm-up; weights read a second and rank
 TP_EFFICIENCY = {1: 1.0, 2: 0.9, 4: 0.8, 8: 0.65}  # of a rank's speed; assumed, for cards with NVLink
 DEFAULT_CARD = "h100"
-CREWS = {"encode": "encoder", "render": "group", "finish": "finisher"}  # who works at a stage
+AS_FAST = ("resident", "apart")  # weights are there when they are needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Estimate:
     gpus: int  # of all crews, and those without one; 0: on CPUs
     cards: Mapping[str, int]  # of those by kind of crew
     groups: int
+    enlarging_groups: int  # of those, where super-resolution has its own
     tp: int | None
     seconds: float | None  # of the whole run; None: no estimate; 0: nothing to render
     low_s: float | None
@@ -68,7 +72,7 @@ def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Targe
         basis="none",
         hardware="CPUs",
         gpus=0,
-        groups=1,
+        groups={"render": 1},
         tp=target.tp,
         startup_s=0.0,
         working_s=None,
@@ -84,7 +88,7 @@ def _nothing(planned: PlannedClips, measured: Measured, target: Target) -> Estim
         basis="none",
         hardware="",
         gpus=0,
-        groups=0,
+        groups={},
         tp=target.tp,
         startup_s=0.0,
         working_s=0.0,
@@ -103,13 +107,18 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
     if fitted is not None and fitted.fit == "no":
         return _not_fitting(planned, measured, target, hardware=hardware, tp=newest.tp, fitted=fitted)
     wants = target.wants(ranks=newest.tp, newest=newest)
-    gpus = (target.gpus or sum(wants.cards(newest.groups).values())) if on_gpus else 0
-    groups = wants.groups_on(gpus) if on_gpus else newest.groups
-    counts = {each.kind: each.count for each in wants.beside} | {"group": groups}
-    crews = crew_seconds(measured.totals(), groups=groups, encoders=counts["encoder"], finishers=counts["finisher"])
+    enlarging = planned.enlarging_share(target.placing)
+    least = 2 if enlarging else 1
+    total = max(newest.groups + newest.enlarging_groups, least)
+    gpus = (target.gpus or sum(wants.cards(total).values())) if on_gpus else 0
+    total = wants.groups_on(gpus, least=least) if on_gpus else total
+    groups = shared_out(total, _as_before(newest, total), enlarging=enlarging)
+    encoders, finishers = (each.count for each in wants.beside)
+    counts: dict[Stage, int] = {"encode": encoders, **groups, "finish": finishers}
+    crews = crew_seconds(measured.totals(), groups=groups, encoders=encoders, finishers=finishers)
     if on_gpus:
         slowest = max(crews, key=lambda name: crews[name])
-        others_s = sum(crews[name] * counts[CREWS[name]] for name in crews if name != slowest)
+        others_s = sum(crews[name] * counts[name] for name in crews if name != slowest)
         working_s = crews[slowest] + others_s / planned.to_render
         notes = [f"the slowest stage is {slowest}; the others run beside it"]
     else:
@@ -127,7 +136,7 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
         basis="measured" if measured.is_complete else "scaled",
         hardware=hardware,
         gpus=gpus,
-        cards=wants.cards(groups) if on_gpus else {},
+        cards=wants.cards(total) if on_gpus else {},
         groups=groups,
         tp=newest.tp,
         startup_s=fmean(run.startup_s + run.closing_s for run in starts),
@@ -135,6 +144,12 @@ def _from_runs(planned: PlannedClips, runs: list[RunHistory], measured: Measured
         fit=fitted.fit if fitted is not None else ("fits" if on_gpus else None),
         notes=(*notes, *measured.notes(), *([fitted.note] if fitted is not None and fitted.note else [])),
     )
+
+
+def _as_before(newest: RunHistory, total: int) -> ParallelSettings:
+    """Groups are shared out as they were, if there are as many."""
+    same = newest.enlarging_groups and newest.groups + newest.enlarging_groups == total
+    return ParallelSettings(enlarging_groups=newest.enlarging_groups if same else None)
 
 
 def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, card: str) -> Estimate:
@@ -146,10 +161,14 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
     if tp is None or fitted.fit == "no":
         return _not_fitting(planned, measured, target, hardware=_named(card), tp=tp, fitted=fitted)
     wants = target.wants(ranks=tp)
-    gpus = target.gpus or sum(wants.cards(1).values())
-    groups = wants.groups_on(gpus)
+    enlarging = planned.enlarging_share(target.placing)
+    least = 2 if enlarging else 1
+    gpus = target.gpus or sum(wants.cards(least).values())
+    total = wants.groups_on(gpus, least=least)
+    groups = shared_out(total, ParallelSettings(), enlarging=enlarging)
+    used: dict[Stage, int] = {stage: min(count, planned.to_render) for stage, count in groups.items()}
     a_card = known.tflops * 1e12 * target.utilisation
-    speeds = {"group": a_card * TP_EFFICIENCY[tp] * tp * min(groups, planned.to_render)}
+    speeds = {"group": a_card * TP_EFFICIENCY[tp] * tp * pace(used, enlarging=enlarging)}
     speeds |= {each.kind: a_card * each.count for each in wants.beside if each.cards}  # a layer after the other
     flops = _crew_flops(planned, speeds)
     seconds = {crew: flops[crew] / speed for crew, speed in speeds.items()}
@@ -162,15 +181,15 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
         hardware=_named(card),
         fit=fitted.fit,
         gpus=gpus,
-        cards=wants.cards(groups),
+        cards=wants.cards(total),
         groups=groups,
         tp=tp,
-        startup_s=SETUP_S + _weights_bytes(model, planned, tp=tp) / LOAD_BYTES_S,
+        startup_s=SETUP_S + _weights_bytes(planned, tp=tp, placing=target.placing) / LOAD_BYTES_S,
         working_s=seconds[slowest],
         notes=(
             f"no run of this model on {card} was measured: FLOPs at {target.utilisation:.0%} of the card's peak"
             + (f", {TP_EFFICIENCY[tp]:.0%} of that for {tp} ranks a group" if tp > 1 else ""),
-            *([] if stages == "resident" else [f"what placing.stages={stages} costs in time is not counted"]),
+            *([] if stages in AS_FAST else [f"what placing.stages={stages} costs in time is not counted"]),
             *_crew_notes(speeds, slowest),
             *([fitted.note] if fitted.note else []),
         ),
@@ -211,7 +230,7 @@ def _not_fitting(
         basis="none",
         hardware=hardware,
         gpus=0,
-        groups=0,
+        groups={},
         tp=tp,
         startup_s=0.0,
         working_s=None,
@@ -220,8 +239,10 @@ def _not_fitting(
     )
 
 
-def _weights_bytes(model: ModelConfig, planned: PlannedClips, *, tp: int) -> int:
-    return sum(card_memory(model, tp=tp, shapes=planned.shapes).weights.values())
+def _weights_bytes(planned: PlannedClips, *, tp: int, placing: Placing) -> int:
+    """That a rank reads."""
+    memory = card_memory(planned.model, tp=tp, shapes=planned.shapes, placing=placing)
+    return memory.held if placing.stages == "apart" else sum(memory.weights.values())
 
 
 def _made(
@@ -233,13 +254,14 @@ def _made(
     hardware: str,
     gpus: int,
     cards: Mapping[str, int] | None = None,
-    groups: int,
+    groups: Mapping[Stage, int],
     tp: int | None,
     startup_s: float,
     working_s: float | None,
     notes: tuple[str, ...],
     fit: Fit | None = None,
 ) -> Estimate:
+    total = sum(groups.values())
     spread = NARROW if basis == "measured" and measured.fewest >= WELL_MEASURED else SPREAD[basis]
     seconds = startup_s + working_s if working_s is not None else None
     gpu_hours = seconds * gpus / 3600 if seconds is not None and gpus else None
@@ -248,13 +270,14 @@ def _made(
         hardware=hardware,
         gpus=gpus,
         cards=cards or {},
-        groups=groups,
+        groups=total,
+        enlarging_groups=groups.get("enlarge", 0),
         tp=tp,
         seconds=seconds,
         low_s=startup_s + working_s / (1 + spread) if working_s is not None else None,  # no less than the start
         high_s=seconds * (1 + spread) if seconds is not None else None,
         startup_s=startup_s,
-        a_clip_s=working_s * groups / planned.to_render if working_s is not None and planned.to_render else None,
+        a_clip_s=working_s * total / planned.to_render if working_s is not None and planned.to_render else None,
         gpu_hours=gpu_hours,
         cost=gpu_hours * target.price if gpu_hours is not None and target.price is not None else None,
         num_bytes=round(sum(measured.num_bytes(each) * each.to_render for each in planned.left)),

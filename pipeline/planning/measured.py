@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from model.shapes import ClipShape, clip_shape
 from pipeline.planning.history import STAGES, Kind, RunHistory
-from pipeline.planning.planned import PlannedClips, PlannedKind
+from pipeline.planning.planned import ClipFlops, PlannedClips, PlannedKind
+from pipeline.shares import TEXT_TOKENS, share_of
+from pipeline.types import Stage
 
 BITS_A_PIXEL = 0.1  # of H.264 at the default quality, until a run was measured; assumed
 WAV_BYTES = 4  # a moment of stereo sound
 AAC_BYTES_S = 24_000
 POSTER_BYTES_A_PIXEL = 0.1
-TEXT_TOKENS = 100  # of a prompt in an earlier run: a thousandth of its tokens more or less
 
 
 class Measured:
@@ -55,10 +56,18 @@ class Measured:
         by pixels.
         """
         near = self._nearest(each)
+        if near == each.kind:
+            return {stage: self.kinds[near][stage] for stage in STAGES}
         flops = self._flops(each.kind, each.shape) / self._flops(near, self._shapes[near])
         pixels = _pixels(each.shape) / _pixels(self._shapes[near])
         factors = {"condition": 1.0, "render": flops, "decode": pixels, "encode": pixels, "upload": pixels}
-        return {stage: self.kinds[near][stage] * factors[stage] for stage in STAGES}
+        seconds = {stage: self.kinds[near][stage] * factor for stage, factor in factors.items()}
+        seconds["enlarge"] = 0.0
+        if any(run.stages == "apart" for run in self._runs):  # both stages as fast as they were together
+            groups_s = seconds["render"] + self.kinds[near]["enlarge"] * flops
+            enlarging = share_of([(1, self._costs(each.kind, each.shape).stages)])
+            seconds |= {"render": groups_s * (1 - enlarging), "enlarge": groups_s * enlarging}
+        return seconds
 
     def totals(self) -> dict[str, float]:
         """Of all clips to render, by stage, whoever shares the work."""
@@ -68,7 +77,7 @@ class Measured:
                 sums[stage] += seconds * each.to_render
         return sums
 
-    def ratio(self, *, groups: int) -> float:
+    def ratio(self, *, groups: Mapping[Stage, int]) -> float:
         """What earlier runs took of the sum of their stages, where these share the cores. Whole runs are preferred."""
         whole = [run for run in self._runs if not run.stopped and not run.num_failed] or self._runs
         sums = [
@@ -102,15 +111,20 @@ class Measured:
         return min(self.kinds, key=lambda kind: abs(math.log(self._flops(kind, self._shapes[kind]) / wanted)))
 
     def _flops(self, kind: Kind, shape: ClipShape) -> int:
-        return self._planned.kind_flops(kind, shape, text_tokens=TEXT_TOKENS).denoise
+        return self._costs(kind, shape).denoise
+
+    def _costs(self, kind: Kind, shape: ClipShape) -> ClipFlops:
+        return self._planned.kind_flops(kind, shape, text_tokens=TEXT_TOKENS)
 
 
-def crew_seconds(totals: Mapping[str, float], *, groups: int, encoders: int, finishers: int) -> dict[str, float]:
+def crew_seconds(
+    totals: Mapping[str, float], *, groups: Mapping[Stage, int], encoders: int, finishers: int
+) -> dict[Stage, float]:
     """How long each stage's crews work side by side."""
     finish = totals["decode"] + totals["encode"] + totals["upload"]
     return {
         "encode": totals["condition"] / encoders,
-        "render": totals["render"] / groups,
+        **{stage: totals[stage] / count for stage, count in groups.items()},
         "finish": finish / finishers,
     }
 

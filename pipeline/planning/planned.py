@@ -9,9 +9,11 @@ import numpy as np
 from model.codec_cost import decode_flops, image_flops, text_flops
 from model.config import ModelConfig
 from model.cost import StageCost, stage_costs
+from model.placing import Placing
 from model.shapes import ClipShape
 from pipeline.manifest.index import RowIndex
 from pipeline.planning.history import Kind
+from pipeline.shares import share_of
 
 STEP_BITS = 16  # steps are kept in so many
 
@@ -88,6 +90,12 @@ class PlannedClips:
             text=text_flops(model, text_tokens + (self.negative_tokens if kind.guided else 0)),
             image=image_flops(model, shape) if kind.image else 0,
         )
+
+    def enlarging_share(self, placing: Placing) -> float:
+        """Super-resolution's part of what groups do; 0 where none is to do it alone."""
+        if placing.stages != "apart":
+            return 0.0
+        return share_of((each.to_render, self.flops(each).stages) for each in self.left)
 
     @cached_property
     def total_flops(self) -> int:

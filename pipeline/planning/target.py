@@ -70,8 +70,12 @@ def alike(history: Sequence[RunHistory], target: Target) -> list[RunHistory]:
     newest = runs[0]
     runs = [run for run in runs if run.hardware.is_like(newest.hardware) and run.tp == newest.tp]
     if newest.hardware.device == "cpu":  # who shares the cores matters
-        runs = [run for run in runs if (run.groups, run.threads) == (newest.groups, newest.threads)]
+        runs = [run for run in runs if _on_cores(run) == _on_cores(newest)]
     return runs
+
+
+def _on_cores(run: RunHistory) -> tuple[int, ...]:
+    return run.groups, run.enlarging_groups, run.threads
 
 
 def has_card(run: RunHistory, card: str) -> bool:

@@ -188,8 +188,8 @@ def test_stages_on_groups_of_their_own_make_the_same_bytes(
     """A clip of one stage, and one of both with a picture and a given sound; two ranks a group."""
     rendered = render("base", caller, released_weights, tmp_path_factory)
     words = (f"manifest={rendered.output.parent / 'manifest.parquet'}", f"output={tmp_path}", "placing=apart")
-    words += (f"weights={released_weights}", "parallel=tp2", "where=clip_id in ('small', 'large-s')")
-    done = caller.run("render", *words, *released_words(rendered.model, first_stage="base"))
+    more = (f"weights={released_weights}", "parallel=tp2", "where=clip_id in ('small', 'large-s')")
+    done = caller.run("render", *words, *more, *released_words(rendered.model, first_stage="base"))
     assert done.returncode == 0, said(done)
     made, known = digests(tmp_path), digests(rendered.output)
     assert made == {clip_id: known[clip_id] for clip_id in ("small", "large-s")}

@@ -165,6 +165,51 @@ def test_where_stages_lay_must_be_as_it_is_to_be() -> None:
     assert alike(runs, Target(placing=Placing(stages="offloaded"))) == []
 
 
+APART = Placing(stages="apart")
+
+
+def in_1080p(**changes: object) -> PlannedClips:
+    kind = Kind(resolution="1080P", ratio="16:9", duration_s=5, steps=8, guided=False, image=False)
+    return planned((replace(kind, **changes), 100), model=load_model("magihuman_1080p"))  # type: ignore[arg-type]
+
+
+def test_stages_on_groups_of_their_own_take_as_long_as_the_slower_kind() -> None:
+    clips = in_1080p()
+    together, apart = (
+        estimate(clips, [], Target(card="h200", gpus=24, tp=1, placing=placing)) for placing in (Placing(), APART)
+    )
+    assert (together.groups, together.enlarging_groups) == (24, 0)
+    share = clips.enlarging_share(APART)
+    assert apart.groups == 24
+    assert apart.enlarging_groups == round(24 * share) < 24
+    working_s = [known(each.seconds) - each.startup_s for each in (together, apart)]
+    assert working_s[1] / working_s[0] == pytest.approx(share / (apart.enlarging_groups / 24), rel=1e-6)
+    assert apart.startup_s < together.startup_s, "a rank reads the weights of one stage"
+    with pytest.raises(ConfigError, match=r"gpus is 3, expected at least 4 \(group 4\)"):
+        estimate(clips, [], Target(card="h200", gpus=3, tp=2, placing=APART))
+    assert estimate(clips, [], Target(card="h200", tp=2, placing=APART)).gpus == 4
+
+
+def test_runs_with_stages_apart_tell_of_such_runs_alone_and_of_each_kind_of_group() -> None:
+    clips = in_1080p()
+    (kind,) = (each.kind for each in clips.left)
+    seconds = SECONDS | {"render": 8.0, "enlarge": 60.0}
+    times = KindTimes(kind=kind, count=10, seconds=seconds, num_bytes=1000.0)
+    run = on_gpus(groups=2, enlarging_groups=6, stages="apart", kinds=(times,))
+    assert alike([run, on_gpus("g0")], Target()) != [run]
+    found = estimate(clips, [run], Target(placing=APART))
+    assert (found.groups, found.enlarging_groups, found.gpus) == (8, 6, 8)
+    assert "the slowest stage is enlarge" in found.notes[0]
+    assert known(found.seconds) - found.startup_s == pytest.approx(100 * 60 / 6, rel=0.02)
+    scaled = Measured(in_1080p(steps=16), [run]).totals()
+    assert scaled["render"] + scaled["enlarge"] > 100 * 68
+    assert scaled["enlarge"] / (scaled["render"] + scaled["enlarge"]) == pytest.approx(
+        in_1080p(steps=16).enlarging_share(APART), rel=1e-2
+    )
+    on_cpus = [replace(each, hardware=CPU) for each in (run, replace(run, run_id="g2", enlarging_groups=1))]
+    assert alike(on_cpus, Target(placing=APART)) == on_cpus[:1], "who shares the cores matters"
+
+
 def test_before_any_run_on_cpus_nothing_is_promised() -> None:
     found = estimate(planned((KIND, 20)), [], Target())
     assert (found.basis, found.seconds, found.gpu_hours) == ("none", None, None)

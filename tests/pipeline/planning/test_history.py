@@ -90,7 +90,7 @@ def test_what_is_recorded_is_passed_on_and_summed_by_kind() -> None:
     kinds = {each.kind.duration_s: each for each in times.kinds()}
     assert kinds[3].count == 2
     assert kinds[3].seconds["render"] == pytest.approx(2.5)
-    assert kinds[4].seconds == {"condition": 0, "render": 4, "decode": 1, "encode": 0, "upload": 0}
+    assert kinds[4].seconds == {"condition": 0, "render": 4, "enlarge": 0, "decode": 1, "encode": 0, "upload": 0}
     assert kinds[3].num_bytes == 9  # three files of three bytes each
 
 
@@ -126,12 +126,13 @@ def test_a_run_of_before_had_text_and_decoders_on_cpus() -> None:
 
 def test_a_run_leaves_what_it_had_of_cards(tmp_path: Path) -> None:
     times, store = RunTimes(Kept(), began=0.0), open_store(str(tmp_path))
-    times.placed(device="cuda", nodes=[{"CPU": 8.0, "GPU": 8.0}], groups=3, tp=2, own=False)
+    times.placed(device="cuda", nodes=[{"CPU": 8.0, "GPU": 8.0}], groups={"render": 2, "enlarge": 1}, tp=2, own=False)
     times.record(make_clip(), finished=make_record(make_clip()).finished, num_attempts=1, seconds={"render": 1.0})
     values = compose_values("render", read_words(["manifest=m.parquet", "output=o", "placing.text=offloaded"]))
     settings = run_settings({**values, "placing": {**values["placing"], "decode": "card"}})
     times.leave(store, facts=facts(store, tmp_path, run_id="r1"), settings=settings, last=make_snapshot(), seconds=9.0)
     (left,) = read_history(store)
+    assert (left.groups, left.enlarging_groups) == (2, 1)
     assert (left.text, left.decode, left.cards) == ("offloaded", "card", 3 * 2 + 1 + 1)
 
 
