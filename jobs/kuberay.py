@@ -26,6 +26,7 @@ HERE = (
     "cluster",
     "kubernetes",
 )  # keys, or groups of them, that the cluster is not told
+GROUPS = ("parallel.groups", "parallel.enlarging_groups")
 SAID_THERE = ("cluster.device", "cluster.grows", "cluster.placement_timeout_s", "parallel.groups")
 SAID = {"created": "is created", "updated": "is brought up to date"}
 PLACES = ("manifest", "inbox", "output", "weights", "findings")
@@ -68,15 +69,20 @@ def work_of(values: Mapping[str, Any], command: str, settings: KubernetesSetting
     placing = build(Placing, values["placing"], at="placing")
     wants = wanted(parallel, cluster, device="cuda" if gpus else "cpu", placing=placing)
     most = wants.check(workers(settings, gpus=gpus), node="worker")
-    groups = parallel.groups or (most if gpus else 1)
-    if groups > most:
-        raise ConfigError(f"parallel.groups is {groups}, expected at most {most}, which is what the workers hold")
+    asked = (parallel.groups, parallel.enlarging_groups) if placing.stages == "apart" else (parallel.groups,)
+    if len(asked) > 1 and None in asked:
+        raise ConfigError(f"{' and '.join(GROUPS)}: say both with placing=apart; the workers hold {most} together")
+    groups = [count or (most if gpus else 1) for count in asked]
+    if sum(groups) > most:
+        names, counts = " and ".join(GROUPS[: len(groups)]), " and ".join(map(str, groups))
+        is_ = "are" if len(groups) > 1 else "is"
+        raise ConfigError(f"{names} {is_} {counts}, expected at most {most}, which is what the workers hold")
     there = {
         "cluster": "ray",
         "cluster.device": "cuda" if gpus else "cpu",
         "cluster.grows": "true",
         "cluster.placement_timeout_s": f"{cluster.placement_timeout_s:g}",
-        "parallel.groups": str(groups),
+        "parallel.groups": str(groups[0]),
     }
     typed = [word for word in values[TYPED] if not _stays(word.partition("=")[0])]
     words = (command, *typed, *(f"{key}={value}" for key, value in there.items()))

@@ -94,6 +94,19 @@ def test_what_is_said_of_the_cluster_stays_said(capsys: pytest.CaptureFixture[st
     assert settings.parallel.groups == 1
 
 
+def test_groups_of_each_stage_are_said_where_stages_are_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["placing=apart", "model=magihuman_1080p", "weights=s3://b/w", "parallel=tp4"]
+    words += ["kubernetes.max_gpu_workers=3"]
+    said = settings_there(printed(capsys, *PLACES, *words, "parallel.groups=1", "parallel.enlarging_groups=2"))
+    assert (said.parallel.groups, said.parallel.enlarging_groups) == (1, 2)
+    for more, message in (
+        ([], "say both with placing=apart; the workers hold 3 together"),
+        (["parallel.groups=2", "parallel.enlarging_groups=2"], "are 2 and 2, expected at most 3"),
+    ):
+        assert main([*DRY, *PLACES, *words, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_without_cards(capsys: pytest.CaptureFixture[str]) -> None:
     made = printed(capsys, *PLACES, "cluster.device=cpu")
     assert [group["groupName"] for group in made["spec"]["rayClusterSpec"]["workerGroupSpecs"]] == ["cpu"]
