@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 
 DRIVER, NIGHTS, POLICY = "pipeline/test_driver.py::", "pipeline/test_nights.py::", "pipeline/test_policy.py::"
+APART = "pipeline/test_apart.py::"
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ SAFEGUARDS = (
     Safeguard(
         "no more groups are started than there are clips",
         "pipeline/roster.py",
-        "num_groups < num_clips",
+        "up[member.stage] < wanted.get(member.stage, len(self.members))",
         "True",
         NIGHTS + "test_a_run_starts_no_more_groups_than_it_has_clips_left",
     ),
@@ -212,8 +213,8 @@ SAFEGUARDS = (
     Safeguard(
         "latents that went down with their node are rendered again",
         "pipeline/bookkeeper.py",
-        "elif track.place is Place.FINISHING and failure.kind == LATENTS_LOST:",
-        "elif False:",
+        "if track.place is Place.FINISHING and failure.kind != LATENTS_LOST:",
+        "if track.place is Place.FINISHING:",
         DRIVER + "test_latents_that_went_down_are_rendered_again",
     ),
     Safeguard(
@@ -247,9 +248,86 @@ SAFEGUARDS = (
     Safeguard(
         "groups wait while latents pile up",
         "pipeline/offers.py",
-        'if unfinished >= self._cluster.clips_unfinished * max(crews["finish"], 1):',
-        "if False:",
+        'return unfinished >= self._cluster.clips_unfinished * max(crews["finish"], 1)',
+        "return False",
         DRIVER + "test_groups_pause_while_latents_pile_up",
+    ),
+    Safeguard(
+        "a clip's noise goes on in the next stage where it was left",
+        "model/renderer.py",
+        "noise=noise.state())",
+        "noise=ClipNoise(request.seed, device=self.device).state())",
+        "model/test_apart.py::test_a_draft_that_is_enlarged_elsewhere_is_the_clip",
+    ),
+    Safeguard(
+        "a draft outlives the group that loses it",
+        "pipeline/bookkeeper.py",
+        "return Place.PENDING if track.draft is None or is_draft_lost else Place.DRAFTED",
+        "return Place.PENDING",
+        APART + "test_a_failure_of_the_second_stage_does_not_cost_the_first",
+    ),
+    Safeguard(
+        "a draft that went down with its node is made again",
+        "pipeline/bookkeeper.py",
+        "is_draft_lost = track.place is Place.ENLARGING and failure.kind == LATENTS_LOST",
+        "is_draft_lost = False",
+        APART + "test_a_draft_that_went_down_is_made_again",
+    ),
+    Safeguard(
+        "first stages wait while drafts pile up",
+        "pipeline/offers.py",
+        'return drafted >= self._cluster.clips_drafted * max(crews["enlarge"], 1)',
+        "return False",
+        APART + "test_drafts_do_not_pile_up_and_small_clips_do_not_wait_for_them",
+    ),
+    Safeguard(
+        "a clip that cost an enlarging group lets others try before it",
+        "pipeline/offers.py",
+        "if not (track.behind and come) else None",
+        "if True else None",
+        APART + "test_an_enlarging_group_that_kills_every_clip_stops_the_run_before_any_of_them_is_given_up",
+    ),
+    Safeguard(
+        "and does not keep them from coming",
+        "pipeline/offers.py",
+        "sum(not track.behind for track in self._board.drafted())",
+        "len(self._board.drafted())",
+        APART + "test_an_enlarging_group_that_kills_every_clip_stops_the_run_before_any_of_them_is_given_up",
+    ),
+    Safeguard(
+        "nobody waits for drafts that nobody enlarges",
+        "pipeline/driver.py",
+        "                    self.books.leave_drafts(reason)\n",
+        "                    pass\n",
+        APART + "test_an_enlarging_group_that_kills_every_clip_stops_the_run_before_any_of_them_is_given_up",
+    ),
+    Safeguard(
+        "groups that no clip needs are missed by nobody",
+        "pipeline/driver.py",
+        "if not counts[stage] and needed.get(stage, True):",
+        "if not counts[stage]:",
+        APART + "test_enlarging_groups_that_are_gone_stop_no_run_whose_clips_need_none",
+    ),
+    Safeguard(
+        "drafts are finished before a run rests",
+        "pipeline/offers.py",
+        '"enlarge": drafted + board.count_large(Place.RENDERING),',
+        '"enlarge": 0,',
+        APART + "test_a_paused_run_finishes_its_drafts_also_after_a_loss_and_rests",
+    ),
+    Safeguard(
+        "and get what was lost of their conditions",
+        "pipeline/offers.py",
+        '"encode": int(self.wants_encoder(crews, stopping=True)),',
+        '"encode": 0,',
+        APART + "test_a_paused_run_finishes_its_drafts_also_after_a_loss_and_rests",
+    ),
+    Safeguard(
+        "which of an order's inputs went down is told by its reference",
+        "pipeline/crews/losses.py",
+        "return lost is not None and lost.object_ref_hex == ref.hex()",
+        "return lost is not None",
+        "pipeline/test_crews.py::test_which_of_an_orders_inputs_is_lost_is_told_by_its_reference",
     ),
     Safeguard(
         "an audit finds the manifest from any folder",
