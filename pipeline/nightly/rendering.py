@@ -68,11 +68,12 @@ class ManifestRenderer:
 
     @property
     def _cards(self) -> int:
-        """Of a run with one group, as far as that is known before it is started; on CPUs the group's ranks."""
+        """Of a run with a group of each kind, as far as that is known before it is started; on CPUs one's ranks."""
         target, ranks = self._settings.target, self._settings.render.parallel.ranks
         if self._settings.render.cluster.device == "cpu":
             return ranks
-        return target.gpus or sum(target.wants(ranks=ranks).cards(1).values())
+        kinds = 2 if target.placing.stages == "apart" else 1
+        return target.gpus or sum(target.wants(ranks=ranks).cards(kinds).values())
 
     def _output(self, found: Found) -> str:
         return f"{self._settings.output}/{found.name}"
