@@ -285,7 +285,7 @@ SAFEGUARDS = (
         "pipeline/offers.py",
         "if not (track.behind and come) else None",
         "if True else None",
-        APART + "test_an_enlarging_group_that_kills_every_clip_stops_the_run_before_any_of_them_is_given_up",
+        APART + "test_a_clip_that_kills_enlarging_groups_fails_at_its_cap_and_the_others_go_on",
     ),
     Safeguard(
         "and does not keep them from coming",
