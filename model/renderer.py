@@ -136,10 +136,20 @@ class Renderer:
         for each in self.sums:
             each.is_silent = True
         try:
-            with_kernels(lambda: self.render(request))
+            with_kernels(lambda: self.warm_up(request))
         finally:
             for each in self.sums:
                 each.is_silent = False
+
+    def warm_up(self, request: RenderRequest) -> None:
+        """As far as the stages that are here go: of a clip that comes from another group, a draft of nothing."""
+        if self._first is None and request.first_latent is not None:
+            nothing = Latents(video=torch.zeros(request.first_latent), audio=torch.zeros(request.audio_latent))
+            self.enlarge(request, Draft(latents=nothing, noise=ClipNoise(request.seed, device="cpu").state()))
+        elif self._second is None:
+            self.draft(request)
+        else:
+            self.render(request)
 
     def check(self, request: RenderRequest) -> None:
         """Raises ValueError, on every rank alike and before any collective, for a request that cannot be rendered."""

@@ -162,13 +162,13 @@ class RankWorker:
         import torch
 
         from model.parallel import GroupBroken
-        from pipeline.requests import smallest_shape
+        from pipeline.requests import smallest_shape, warm_up_request
 
         assert self.renderer is not None
         if self.world_size > 1:
             self.renderer.join(self._meet(host, port))
         try:
-            self._warm_up(self.renderer)
+            self.renderer.warm_up(warm_up_request(self.place.model))
         except GroupBroken as error:
             reason = str(error)
         except torch.OutOfMemoryError as error:
@@ -176,17 +176,6 @@ class RankWorker:
         else:
             return None
         return self.leave(reason)
-
-    def _warm_up(self, renderer: "Renderer") -> None:
-        from pipeline.requests import warm_up_draft, warm_up_request
-
-        request = warm_up_request(self.place.model)
-        if self.stage == "enlarge":
-            renderer.enlarge(request, warm_up_draft(request))
-        elif self.place.placing.stages == "apart":
-            renderer.draft(request)
-        else:
-            renderer.render(request)
 
     def _meet(self, host: str, port: int) -> "dist.ProcessGroup":
         import torch

@@ -1,4 +1,4 @@
-"""What a rank is asked for: a clip with its conditions, or the smallest clip or draft, to warm up. Imports torch."""
+"""What a rank is asked for: a clip with its conditions, or the smallest clip, to warm up. Imports torch."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.request import Draft, Latents, RenderRequest
+from model.request import RenderRequest
 from model.shapes import ClipShape, clip_shape
 from pipeline.types import Clip
 
@@ -55,10 +55,3 @@ def warm_up_request(model: ModelConfig) -> RenderRequest:
         guidance=None,
         image_latent=None,
     )
-
-
-def warm_up_draft(request: RenderRequest) -> Draft:
-    """Of nothing, as large as the request's."""
-    assert request.first_latent is not None
-    latents = Latents(video=torch.zeros(request.first_latent), audio=torch.zeros(request.audio_latent))
-    return Draft(latents=latents, noise=torch.Generator().manual_seed(request.seed).get_state())

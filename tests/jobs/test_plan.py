@@ -195,7 +195,7 @@ def test_a_size_that_does_not_fit_has_no_times_on_the_page(tmp_path: Path, capsy
         "offloaded": 24,
     }
     said = {stages: round(taken / 1e9, 1) for stages, taken in tp1["host"].items()}
-    assert said == {"resident": 0.6, "swapped": 104.0, "offloaded": 61.9, "disk": 31.2}
+    assert said == {"resident": 0.6, "swapped": 104.0, "apart": 0.6, "offloaded": 61.9, "disk": 31.2}
     assert "swapped │ 104 GB, 832 GB" in page
     assert "An encoder has 19.2 GB of the machine's memory, a finisher 13.9 GB" in page
     found = json_of(capsys, *words, "placing=offloaded")

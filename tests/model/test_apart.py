@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from model.config import ModelConfig
 from model.placing import Placing
 from model.renderer import Renderer
 from model.request import Draft, Latents, RenderRequest
+from model.transformer import Transformer
 from model.weights import LocalWeights
 from tests.model.test_stages import AUDIO, FIRST, LARGE, SECOND, SMALL, STAGE, model, random, request
 from tests.weights import two_stage_model, write_weights
@@ -59,6 +61,21 @@ def test_a_clip_of_one_stage_needs_no_other() -> None:
     first, _ = halves(made)
     small = request(video_latent=SMALL, first_latent=None)
     assert same(first.render(small), whole.render(small))
+
+
+def test_a_group_warms_up_with_the_smallest_of_its_own_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[torch.Size] = []
+    forward = Transformer.forward
+
+    def watched(self: Transformer, video: Tensor, *others: Any) -> Any:
+        shapes.append(video.shape[1:])
+        return forward(self, video, *others)
+
+    monkeypatch.setattr(Transformer, "forward", watched)
+    for each, latent in zip(halves(model(first_stage="distilled")), (SMALL, LARGE), strict=True):
+        shapes.clear()
+        each.warm_up(request(steps=1))
+        assert set(map(tuple, shapes)) == {latent}
 
 
 def test_a_stage_that_is_elsewhere_is_missed() -> None:

@@ -16,7 +16,8 @@ from model.compiling import compile_layers
 from model.config import TransformerConfig
 from model.parallel import shard
 from model.placing import Placing, StagePlace
-from model.renderer import Latents, Renderer
+from model.renderer import Renderer
+from model.request import Latents
 from model.transformer import Transformer
 from model.weights import LocalWeights
 from pipeline.requests import smallest_shape, warm_up_request
