@@ -50,7 +50,7 @@ WORDS = (
     "storage.retries=100",
     f"storage.retry_timeout_s={RETRY_S:g}",
 )
-LOST = re.compile(r" lost ((?:group|encoder|finisher)-\d+)\b.*?: (.*)")
+LOST = re.compile(r" lost ((?:group|enlarger|encoder|finisher)-\d+)\b.*?: (.*)")
 READY = re.compile(r" ((?:group|encoder|finisher)-\d+) is ready")
 DONE = re.compile(r" clip (\S+) is done")
 
