@@ -7,9 +7,11 @@ import ray
 from pipeline.crews.crew import LOADING, Call, Crew, Ref, Site, light
 from pipeline.crews.nodes import node_of, selector
 from pipeline.crews.placements import no_room
+from pipeline.finisher import Finisher
 from pipeline.fleet import Done, EncodeOrder, Event, FinishOrder, Order
+from pipeline.prompt_encoder import PromptEncoder
 from pipeline.types import ClipFailure, Finished, Stage
-from pipeline.worker import Finisher, PromptEncoder, Seat
+from pipeline.worker import Seat
 
 
 class SoloCrew(Crew):

@@ -23,7 +23,7 @@ from pipeline.crews.placements import names_of
 from pipeline.errors import EncodeError, EncoderLost, WeightsError
 from pipeline.fleet import Gpu, LossKind
 from pipeline.store import StorageSettings
-from pipeline.worker import _as_data
+from pipeline.worker import as_data
 
 A, B, C = ("a" * 56, "b" * 56, "c" * 56)
 NODES = Nodes(alive={A: {"CPU": 8.0, "GPU": 4.0}, B: {"CPU": 8.0, "GPU": 4.0}}, draining=frozenset({B}))
@@ -76,7 +76,7 @@ def test_an_ffmpeg_that_was_killed_costs_an_attempt_and_one_that_refuses_the_cli
     def make() -> None:
         raise error
 
-    failed = _as_data("finish", make)
+    failed = as_data("finish", make)
     assert failed is not None
     assert (failed.kind, failed.retriable) == (type(error).__name__, retriable)
 

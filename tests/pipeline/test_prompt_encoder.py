@@ -10,9 +10,10 @@ from model.placing import Placing
 from model.text import FoalTextEncoder
 from pipeline.errors import GroupLost, WeightsError
 from pipeline.fleet import OUT_OF_MEMORY, Text
+from pipeline.prompt_encoder import PromptEncoder
 from pipeline.store import StorageSettings
 from pipeline.types import ClipFailure
-from pipeline.worker import PromptEncoder, Workplace
+from pipeline.worker import Workplace
 from tests.clips import MEDIA
 from tests.weights import noise_model, write_weights
 
