@@ -12,7 +12,7 @@ import ray
 from pipeline.crews.nodes import look
 from pipeline.errors import ClusterError
 from pipeline.settings import ClusterSettings, ParallelSettings
-from pipeline.signals import heard_at_last
+from pipeline.signals import children_apart, heard_at_last
 
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # it listens on this machine alone; a token file of another Ray must not matter
@@ -38,7 +38,8 @@ def connect(settings: ClusterSettings, *, parallel: ParallelSettings, kinds: int
     try:
         with heard_at_last():
             if settings.address is None:
-                _start_local(settings, parallel, kinds)
+                with children_apart():
+                    _start_local(settings, parallel, kinds)
             else:
                 _knock(settings.address)
                 ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)

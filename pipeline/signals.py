@@ -1,7 +1,9 @@
 """SIGINT and SIGTERM of a run. Correctness never needs them: a run may be killed at any time."""
 
+import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,32 @@ def heard_at_last() -> Iterator[None]:
             heard = b""
     if set(heard) & set(STOPPING):
         raise KeyboardInterrupt
+
+
+_forks_apart = False
+
+
+@contextmanager
+def children_apart() -> Iterator[None]:
+    """Processes that are started meanwhile lead groups of their own: what is sent to all of our group misses them.
+
+    `timeout` and supervisors send SIGTERM to a group; Ray shields its processes from SIGINT alone. Without the kernel's
+    help (macOS) Ray ends them by their group, which has to be ours then.
+    """
+    global _forks_apart
+    _forks_apart = sys.platform == "linux"
+    try:
+        yield
+    finally:
+        _forks_apart = False
+
+
+def _lead_a_group() -> None:
+    if _forks_apart:
+        os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_lead_a_group)  # for good: Python knows no way to take it back
 
 
 class Signals:

@@ -162,7 +162,7 @@ def test_a_signal_ends_a_run_gently_with_work_left(weights: Path, tmp_path: Path
     write_manifest(tmp_path, ["a", "bb", "ccc", "dddd", "eeeee"], steps=LONG)
     run = start_run(tmp_path, weights)
     wait_for_records(tmp_path, 1)
-    run.send_signal(signal.SIGTERM)
+    os.killpg(run.pid, signal.SIGTERM)  # as `timeout` and supervisors do
     assert run.wait(timeout=180) == 3
     assert 2 <= len(records(tmp_path)) < 5, "what was in flight is finished, nothing else is begun"
     assert not (tmp_path / "out" / "_SUCCESS.json").exists()
@@ -173,4 +173,4 @@ def start_run(folder: Path, weights: Path) -> "subprocess.Popen[bytes]":
     command: Sequence[str] = [sys.executable, "-m", "tests.cluster.runs", str(folder), str(weights)]
     log = (folder / "log.txt").open("wb")
     with log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=0)
