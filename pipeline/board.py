@@ -63,6 +63,7 @@ class Board:
     def __init__(self, clips: Sequence[Clip]) -> None:
         self.tracks = {clip.clip_id: Track(clip) for clip in clips}
         self._pending = [clip.clip_id for clip in reversed(clips)]  # the next one is last: both ends are cheap
+        self._small_pending = [clip_id for clip_id in self._pending if not self.tracks[clip_id].is_large]
         self._drafted: list[str] = []
         self._rendered: list[str] = []
         self._in_flight: dict[str, None] = {}  # in the order in which they left the queue
@@ -79,6 +80,10 @@ class Board:
     def pending(self, num_clips: int) -> Iterator[Track]:
         """The first few clips of the queue, in order."""
         return (self.tracks[clip_id] for clip_id in islice(reversed(self._pending), num_clips))
+
+    def small_pending(self, num_clips: int) -> Iterator[Track]:
+        """The first few of those that do not go through super-resolution, however far behind."""
+        return (self.tracks[clip_id] for clip_id in islice(reversed(self._small_pending), num_clips))
 
     def drafted(self) -> list[Track]:
         """In the order in which they are to be enlarged."""
@@ -107,8 +112,9 @@ class Board:
         if place not in MOVES[track.place]:
             raise AssertionError(f"clip {track.clip.clip_id} cannot go from {track.place.name} to {place.name}")
         if track.place is Place.PENDING:
-            from_head = next(n for n, each in enumerate(reversed(self._pending), 1) if each == track.clip.clip_id)
-            del self._pending[-from_head]
+            for queue in self._queues(track):
+                from_head = next(n for n, each in enumerate(reversed(queue), 1) if each == track.clip.clip_id)
+                del queue[-from_head]
         if track.place is Place.DRAFTED:
             self._drafted.remove(track.clip.clip_id)
         if track.place is Place.RENDERED:
@@ -118,7 +124,8 @@ class Board:
             counts[place] += counted
         track.place = place
         if place is Place.PENDING:
-            self._pending.insert(max(len(self._pending) - behind, 0), track.clip.clip_id)
+            for queue in self._queues(track):
+                queue.insert(max(len(queue) - behind, 0), track.clip.clip_id)
         if place is Place.DRAFTED:
             self._drafted.append(track.clip.clip_id)
             track.behind, track.latents = behind, None
@@ -131,3 +138,7 @@ class Board:
             self._in_flight[track.clip.clip_id] = None
         if place is not Place.FINISHING:
             track.attempt = None
+
+    def _queues(self, track: Track) -> tuple[list[str], ...]:
+        """That it waits in while it is PENDING."""
+        return (self._pending,) if track.is_large else (self._pending, self._small_pending)

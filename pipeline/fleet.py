@@ -212,7 +212,10 @@ class Fleet(Protocol):
         ...
 
     def give_up(self, crew_id: str, /) -> None:
-        """It is lost and not started again: on a node that joins another takes its place."""
+        """It is lost or has to make room, and is not started again: on a node that joins another takes its place.
+
+        Not while it has an order.
+        """
         ...
 
     def groups(self) -> tuple[GroupStatus, ...]: ...

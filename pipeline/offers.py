@@ -63,8 +63,15 @@ class Offers:
     def _ahead(self, crews: Mapping[Stage, int], *, stopping: bool) -> list[Clip]:
         """Drafts wait for theirs first: they may have been dropped, or lost, since the first stage had them."""
         drafted = self._board.before_enlarging() if self._apart else []
-        pending = [] if stopping else self._board.pending(self._window(crews))
+        pending = [] if stopping else self._pending(crews)
         return [track.clip for track in (*drafted, *pending)]
+
+    def _pending(self, crews: Mapping[Stage, int]) -> list[Track]:
+        """The queue's head; clips that make no drafts do not wait behind those that would, once drafts are enough."""
+        window = self._window(crews)
+        head = list(self._board.pending(window))
+        full = self._apart and self._is_enlarging_full(crews)
+        return [*head, *(self._board.small_pending(window) if full else ())]
 
     def _window(self, crews: Mapping[Stage, int]) -> int:
         """How many clips of the queue's head have their conditions made at least."""
@@ -80,7 +87,7 @@ class Offers:
     def _next_render(self, crews: Mapping[Stage, int]) -> Order | None:
         """The first clip whose conditions are made, not strictly the first: a group does not wait for an encoder."""
         is_full = {False: self._is_finishing_full(crews), True: self._apart and self._is_enlarging_full(crews)}
-        for track in self._board.pending(self._window(crews)) if not all(is_full.values()) else ():
+        for track in self._pending(crews) if not all(is_full.values()) else ():
             drafts = self._apart and track.is_large
             handles = self._conditions.handles(track.clip) if not is_full[drafts] else None
             if handles is not None:

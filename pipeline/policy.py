@@ -11,6 +11,7 @@
 | latents or conditions went down with their node   | the stage that made them again  |                                 | goes on              |
 | an enlarging group died, hung or lost its node    | the same, with the draft it had | the same                        | goes on              |
 | no room for a crew, and others of its kind work   |                                 | waits again                     | goes on              |
+| no room for any group of one kind of two          |                                 | one of the other kind gives way | goes on              |
 | losses in a row with different clips, at cap      | as it was                       | the crew is not started again   | goes on without it   |
 | strikes on a GPU in a row, at cap                 |                                 | nothing starts on it for a time | goes on              |
 | strikes on a node in a row, that GPU's left out   |                                 | nothing starts there for a time | goes on              |

@@ -14,6 +14,7 @@ from pipeline.policy import Blocked, Streaks, Strikes
 from pipeline.settings import RetrySettings
 from pipeline.types import Stage
 
+OTHERS: Mapping[Stage, Stage] = {"render": "enlarge", "enlarge": "render"}  # on places of the same kind
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +37,7 @@ class Roster:
         self._fleet = fleet
         self._streaks, self._strikes = Streaks(retry), Strikes(retry, clock=clock)
         self._avoided = Blocked()
+        self._wait_for_place: set[Stage] = set()  # that others are to give up
         self.members = {crew_id: Member(stage) for crew_id, stage in fleet.crews().items()}
 
     def joined(self, event: Joined) -> None:
@@ -44,6 +46,7 @@ class Roster:
     def ready(self, event: Ready) -> None:
         member = self.members[event.crew_id]
         member.state, member.nodes, member.gpus = "ready", event.nodes, event.gpus
+        self._wait_for_place.discard(member.stage)
 
     def worked(self, crew_id: str) -> None:
         """It answered: nothing is wrong with it, nor with its node and its cards."""
@@ -72,16 +75,39 @@ class Roster:
         member.state = "resting"
         if event.kind == "preempted":
             return self._streaks.evicted(event.crew_id)
-        if event.kind == "unplaced" and any(
-            each.state == "ready" for each in self.members.values() if each.stage == member.stage
-        ):
+        if event.kind == "unplaced" and self._of(member.stage, "ready"):
+            return True
+        if event.kind == "unplaced" and self._can_yield(member.stage):
+            self._wait_for_place.add(member.stage)
             return True
         if event.node is not None:
             self._strikes.strike(event.node, member.stage, suspect, gpu=event.gpu)
         return self._streaks.lost(event.crew_id, suspect)
 
+    def _of(self, stage: Stage | None, *states: str) -> list[str]:
+        return [crew_id for crew_id, each in self.members.items() if each.stage == stage and each.state in states]
+
+    def _can_yield(self, stage: Stage) -> bool:
+        """Whether there are groups of the other kind that a stage without any can have the place of."""
+        return len(self._of(OTHERS.get(stage), "ready", "starting", "resting")) > 1
+
+    def _make_places(self, wanted: Mapping[Stage, int]) -> None:
+        """Of a stage's first group, where those of the other kind have all that is left of a cluster."""
+        for stage in [each for each in self._wait_for_place if wanted.get(each, 1)]:
+            up, waiting = self._of(OTHERS[stage], "ready"), self._of(OTHERS[stage], "starting", "resting")
+            for crew_id in waiting if up else waiting[1:]:  # they would have the next place that is free
+                self.give_up(crew_id)
+            idle = [crew_id for crew_id in up if not self.members[crew_id].order]
+            if len(up) > 1 and not idle:
+                continue  # the first that gets idle
+            for crew_id in idle[-1:] if len(up) > 1 else ():
+                log.warning("%s gives up its place: no %s group has one", crew_id, stage, extra={"group": crew_id})
+                self.give_up(crew_id)
+            self._wait_for_place.discard(stage)
+
     def fill(self, wanted: Mapping[Stage, int]) -> None:
         """Starts what rests, but no more crews of a stage than are wanted; of a stage that is not named, all."""
+        self._make_places(wanted)
         up = Counter(each.stage for each in self.members.values() if each.state in ("starting", "ready"))
         for crew_id, member in self.members.items():
             if member.state == "resting" and up[member.stage] < wanted.get(member.stage, len(self.members)):

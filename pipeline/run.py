@@ -39,7 +39,7 @@ from pipeline.results import RunFacts
 from pipeline.room import choose_device, count_groups
 from pipeline.run_log import RunLog
 from pipeline.settings import RunSettings
-from pipeline.shares import enlarging_share, shared_out
+from pipeline.shares import check_room, enlarging_share, shared_out
 from pipeline.signals import Signals
 from pipeline.store import Store, open_store
 from pipeline.store_clients import absolute
@@ -244,6 +244,8 @@ def _drive(
         every = replace(parallel, groups=None)
         fits = count_groups(every, settings.cluster, device=device, nodes=nodes, placing=placing, least=kinds)
         groups = shared_out(fits, parallel, enlarging=enlarging)
+        if device == "cuda" and not settings.cluster.grows:
+            check_room(groups, fits)
         num_large = sum(clip.shape.first_latent is not None for clip in clips)
         used = {"render": min(groups["render"], len(clips)), "enlarge": min(groups.get("enlarge", 0), num_large)}
         own = settings.cluster.address is None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from model.config import ModelConfig
 from model.cost import StageCost, stage_costs
 from model.placing import Placing
+from pipeline.errors import ConfigError
 from pipeline.settings import ParallelSettings
 from pipeline.types import Clip, Stage
 
@@ -43,6 +44,15 @@ def shared_out(total: int, parallel: ParallelSettings, *, enlarging: float) -> M
     if second is None:
         second = total - (first or 0)
     return _kinds(total - second if first is None else first, second)
+
+
+def check_room(groups: Mapping[Stage, int], total: int) -> None:
+    """ConfigError where one kind of two would have the places of the other, and both wait for ever."""
+    if len(groups) > 1 and sum(groups.values()) > total:
+        raise ConfigError(
+            f"parallel.groups is {groups['render']} and parallel.enlarging_groups {groups['enlarge']}, "
+            f"expected at most {total} in all, which is what the cluster has room for"
+        )
 
 
 def pace(groups: Mapping[Stage, int], *, enlarging: float) -> float:

@@ -5,7 +5,7 @@ Faults are scheduled by counted events: "the third order of a finisher", "the fi
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from tests import clips
 What = Literal["lose", "lose_start", "evict", "refuse", "trip", "store", "inputs", "draft"]
 SECONDS: dict[Stage, float] = {"encode": 1.0, "render": 10.0, "enlarge": 6.0, "finish": 4.0}
 START_S = 3.0
+GROUPS = ("render", "enlarge")
 
 
 def make_clip(
@@ -79,6 +80,7 @@ class FakeCrew:
     since_s: float = 0.0
     node: str = ""
     gpu: Gpu | None = None
+    placed: bool = True
 
 
 @dataclass
@@ -100,6 +102,7 @@ class FakeFleet:
     bad_gpus: Collection[Gpu] = ()  # whatever has one is lost with its first order
     joins_at_s: Sequence[float] = ()  # when another group fits
     unplaced: Collection[str] = ()  # crew ids that find no room
+    room: Callable[[float], int] = lambda now_s: 1000  # for so many groups, at a time
     seconds: Mapping[Stage, float] = field(default_factory=lambda: dict(SECONDS))
     now_s: float = 0.0
     offers: list[tuple[str, Order]] = field(default_factory=list)
@@ -135,11 +138,13 @@ class FakeFleet:
         self.starts.append(crew_id)
         allowed = [node for node in self.nodes if node not in self.avoided] or self.nodes
         crew.node = allowed[list(self._crews).index(crew_id) % len(allowed)]
-        crew.gpu = self._free_gpu(crew.node) if crew.stage in ("render", "enlarge") else None
+        crew.gpu = self._free_gpu(crew.node) if crew.stage in GROUPS else None
         answer: Event = Ready(crew_id=crew_id, nodes=(crew.node,), gpus=(crew.gpu,) if crew.gpu else ())
         if fault or crew_id in self.always_lost or crew_id in self.fatal_start:
             answer = Lost(crew_id=crew_id, reason="did not come up", fatal=self.fatal_start.get(crew_id))
-        if crew_id in self.unplaced:
+        up = [each for each in self._crews.values() if each.stage in GROUPS and each.state != "down" and each.placed]
+        crew.placed = crew_id not in self.unplaced and not (crew.stage in GROUPS and len(up) >= self.room(self.now_s))
+        if not crew.placed:
             answer = Lost(crew_id=crew_id, reason="there is no room", kind="unplaced")
         self._begin(crew, "starting", START_S, answer)
 
@@ -175,7 +180,7 @@ class FakeFleet:
         return tuple(
             GroupStatus(group_id=crew_id, state="busy" if crew.state == "busy" else "ready")
             for crew_id, crew in self._crews.items()
-            if crew.stage in ("render", "enlarge")
+            if crew.stage in GROUPS
         )
 
     def avoid(self, nodes: Collection[str], gpus: Collection[Gpu], /) -> None:
@@ -188,7 +193,9 @@ class FakeFleet:
         self.released.append(crew_id)
 
     def give_up(self, crew_id: str, /) -> None:
-        assert self._crews[crew_id].state == "down"
+        crew = self._crews[crew_id]
+        assert crew.order is None
+        crew.state, crew.answer = "down", None
         self.given_up.append(crew_id)
 
     def close(self) -> None:
@@ -204,7 +211,7 @@ class FakeFleet:
         answer = crew.answer
         assert answer is not None
         drafts = isinstance(crew.order, RenderOrder) and crew.order.drafts
-        if isinstance(answer, Done) and crew.stage in ("render", "enlarge"):
+        if isinstance(answer, Done) and crew.stage in GROUPS:
             self._drafted += 1 if drafts else -1 if crew.stage == "enlarge" else 0
             self.most_drafted = max(self.most_drafted, self._drafted)
             self._unfinished += not drafts

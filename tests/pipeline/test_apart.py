@@ -11,7 +11,7 @@ from pipeline.settings import ClusterSettings, RetrySettings
 from pipeline.summary import Snapshot
 from pipeline.types import Clip, Stage
 from tests.driving import RETRY, asked_at, drive, embedded, orders, places
-from tests.fakes import FakeFleet, Fault, MemoryRecorder, make_clip, make_clips
+from tests.fakes import SECONDS, FakeFleet, Fault, MemoryRecorder, make_clip, make_clips
 from tests.pipeline.test_driver import stop_at
 
 
@@ -75,6 +75,42 @@ def test_drafts_do_not_pile_up_and_small_clips_do_not_wait_for_them() -> None:
     drive(clips, fleet, recorder, cluster=cluster, observe=observe)
     finished = [order.clip.clip_id for order in orders(fleet, FinishOrder)]
     assert set(finished[:5]) == {f"small-{n}" for n in range(5)}
+
+
+def test_small_clips_far_behind_large_ones_are_made_while_drafts_are_full() -> None:
+    seconds: dict[Stage, float] = {"encode": 0.01, "render": 5, "enlarge": 10, "finish": 0.1}
+    fleet = FakeFleet(enlargers=1, finishers=4, seconds=seconds)
+    large, small = make_clips(20, large=True), [make_clip(f"small-{n}", row=20 + n) for n in range(20)]
+    drive([*large, *small], fleet)
+    assert fleet.now_s == pytest.approx(20 * 10, rel=0.1), (
+        "as long as the slower kind takes, the other has time for all"
+    )
+
+
+@pytest.mark.parametrize("enlarge_s", [6, 60])
+def test_a_kind_that_loses_its_last_place_gets_one_of_the_other_kinds(enlarge_s: int) -> None:
+    """Three places are left of four; the group of the first stage was on the one that went, the others may be busy."""
+    fleet = FakeFleet(
+        enlargers=3,
+        seconds=SECONDS | {"enlarge": enlarge_s},
+        faults=[Fault(stage="render", nth=4, what="evict")],
+        room=lambda now_s: 4 if now_s < 3 + 1 + 4 * 10 else 3,
+    )
+    outcome = drive(make_clips(20, large=True), fleet)
+    assert set(places(outcome).values()) == {Place.SUCCEEDED}
+    assert len([each for each in fleet.given_up if each.startswith("enlarge")]) == 1
+
+
+def test_where_one_place_is_left_for_both_kinds_the_run_says_what_is_missing() -> None:
+    fleet = FakeFleet(
+        enlargers=1, faults=[Fault(stage="enlarge", nth=2, what="evict")], room=lambda now_s: 1 if now_s > 20 else 2
+    )
+    outcome = drive(make_clips(20, large=True), fleet)
+    assert outcome.exit_code == 5
+    assert outcome.stopped is not None
+    assert "no enlarging group is left that works" in outcome.stopped
+    assert "there is no room" in outcome.stopped
+    assert set(places(outcome).values()) == {Place.SUCCEEDED, Place.PENDING}
 
 
 @pytest.mark.parametrize("what", ["lose", "evict", "inputs"])

@@ -6,8 +6,9 @@ import pytest
 
 from model.placing import RESIDENT, Placing
 from model.shapes import clip_shape
+from pipeline.errors import ConfigError
 from pipeline.settings import ParallelSettings
-from pipeline.shares import enlarging_share, shared_out
+from pipeline.shares import check_room, enlarging_share, shared_out
 from tests.clips import make_clip
 from tests.configured import load_model
 
@@ -52,3 +53,10 @@ def test_a_share_is_that_of_the_clips_to_render() -> None:
     assert 0.9 < alone < 1
     assert enlarging_share(model, [large, *[small] * 50], placing=APART) < alone
     assert enlarging_share(model, [replace(large, steps=80)], placing=APART) < alone
+
+
+def test_more_groups_than_there_is_room_for_are_refused_where_two_kinds_share_it() -> None:
+    check_room({"render": 9}, 2)  # those without a place are not needed
+    check_room({"render": 1, "enlarge": 1}, 2)
+    with pytest.raises(ConfigError, match=r"parallel.groups is 2 and parallel.enlarging_groups 1, expected at most 2"):
+        check_room({"render": 2, "enlarge": 1}, 2)
