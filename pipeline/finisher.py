@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import GroupLost, OutOfMemory
 from pipeline.publication import upload
 from pipeline.scratch import scratch_folder, sweep
 from pipeline.store import open_store
@@ -13,6 +14,7 @@ from pipeline.worker import Seat, Workplace, as_data, begin, load_fitted, seat
 
 if TYPE_CHECKING:
     from model.request import Latents
+    from model.shapes import ClipShape
 
 
 class Finisher:
@@ -21,25 +23,57 @@ class Finisher:
     def __init__(self, place: Workplace) -> None:
         begin(place)
         self.place = place
+        self.has_card = place.device == "cuda" and place.placing.finisher_cards > 0
         self.store = open_store(place.output, place.storage)
 
     def where(self) -> Seat:
         return seat()
 
     def start(self) -> None:
+        """GroupLost where its card does not hold the decoders; another node's may."""
+        import torch
+
+        from pipeline.requests import smallest_shape
+
+        try:
+            self._load()
+        except torch.OutOfMemoryError as error:
+            message = self._shortage(error, smallest_shape(self.place.model))
+            raise GroupLost(f"loading, for the smallest clip: {message}") from None
+        sweep()  # what killed finishers have left on this node
+
+    def _load(self) -> None:
         from model.codecs import build_audio_decoder, build_video_decoder
         from pipeline.weights.opening import open_weights, weights_errors
 
         with weights_errors(self.place.weights):
             reader = open_weights(self.place.weights, self.place.storage)
-            has_card = self.place.device == "cuda" and self.place.placing.finisher_cards > 0
-            device = "cuda:0" if has_card else "cpu"  # Ray shows it its own card alone
+            device = "cuda:0" if self.has_card else "cpu"  # Ray shows it its own card alone
             self.video = build_video_decoder(self.place.model, reader, device=device)
             self.audio = build_audio_decoder(self.place.model, reader, device=device)
-        sweep()  # what killed finishers have left on this node
 
     def finish(self, clip: Clip, attempt: str, latents: "Latents") -> Finished | ClipFailure:
-        return as_data("finish", lambda: self._finish(clip, attempt, latents))
+        return as_data("finish", lambda: self._finish_within(clip, attempt, latents))
+
+    def _finish_within(self, clip: Clip, attempt: str, latents: "Latents") -> Finished:
+        """What its card does not hold is the clip's failure; the finisher goes on with the next one."""
+        import torch
+
+        try:
+            return self._finish(clip, attempt, latents)
+        except torch.OutOfMemoryError as error:
+            message = self._shortage(error, clip.shape)
+        if self.has_card:
+            torch.cuda.empty_cache()  # the error is gone, and its frames with what they held
+        raise OutOfMemory(message)
+
+    def _shortage(self, error: Exception, shape: "ClipShape") -> str:
+        import torch
+
+        from pipeline.shortage import decoder_shortage
+
+        look = torch.cuda.mem_get_info if self.has_card else None
+        return decoder_shortage(error, model=self.place.model, placing=self.place.placing, shape=shape, look=look)
 
     def _finish(self, clip: Clip, attempt: str, latents: "Latents") -> Finished:
         from pipeline.media import check_probe, encode_clip, probe_mp4

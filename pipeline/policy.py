@@ -4,7 +4,7 @@
 |---------------------------------------------------|---------------------------------|---------------------------------|----------------------|
 | storage said no, weights or settings do not fit   | as it was                       |                                 | stops: exit 5, or 2  |
 | an error that the same input would repeat         | FAILED with the reason          |                                 | goes on              |
-| every rank of its group ran out of memory         | FAILED, with what it needs      | the group goes on               | goes on              |
+| all its ranks, encoder or finisher lacked memory  | FAILED, with what it needs      | they go on                      | goes on              |
 | a process of its group died, or it hung           | again, FAILED at its death cap  | a loss, a strike for node, GPU  | goes on              |
 | its finisher or encoder died, or failed oddly     | again, by others, FAILED at cap | a loss, a strike for the node   | goes on              |
 | its node went, drains or cannot be reached        | again, free of charge           | placed elsewhere                | goes on              |

@@ -4,7 +4,7 @@ there.
 
 from collections.abc import Callable
 
-from model.codec_cost import picture_memory, text_memory
+from model.codec_cost import decoder_memory, picture_memory, text_memory
 from model.config import ModelConfig
 from model.memory import CARDS_GB, RUNTIME_BYTES, CardMemory, card_memory, tp_sizes
 from model.placing import GB, Placing, stage_places
@@ -44,6 +44,20 @@ def encoder_shortage(
         f"{_gb(sum(parts.values()))} on {placing.encoder_cards or 1} by `happyhorse plan`: {row}{_there(look)}; "
         f"placing.text=offloaded brings a layer at a time, placing.text=cards with a larger placing.text_cards spreads "
         f"them over more, placing.text=cpu takes no card; {_told(error)}"
+    )
+
+
+def decoder_shortage(
+    error: Exception, *, model: ModelConfig, placing: Placing, shape: ClipShape, look: Look | None
+) -> str:
+    """The same for a finisher, at a clip."""
+    decoders = decoder_memory(model, shape)
+    bands = "a smaller model.codecs.band_rows takes less, " if model.codecs.video == "turbo" else ""
+    return (
+        f"out of memory in the finisher at {shape.width}x{shape.height}, {shape.num_frames} frames, "
+        f"placing.decode={placing.decode}: it needs {_gb(decoders.total + RUNTIME_BYTES)} by `happyhorse plan`: "
+        f"decoders {_gb(decoders.weights)} + activations {_gb(decoders.activations)} + runtime {_gb(RUNTIME_BYTES)}"
+        f"{_there(look)}; {bands}placing.decode=cpu takes no card; {_told(error)}"
     )
 
 
