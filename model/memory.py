@@ -92,34 +92,55 @@ def activation_bytes(config: TransformerConfig, *, tokens: int, tp: int) -> int:
 
 
 def card_memory(
-    model: ModelConfig, *, tp: int, shapes: Collection[ClipShape], placing: Placing = RESIDENT
+    model: ModelConfig,
+    *,
+    tp: int,
+    shapes: Collection[ClipShape],
+    placing: Placing = RESIDENT,
+    parts: Collection[str] | None = None,
 ) -> CardMemory:
-    """Of one rank, at the largest of the shapes and the longest text."""
-    activations = {
-        part: max(
-            (
-                activation_bytes(config, tokens=_tokens(model, shape, is_last=n > 0), tp=tp)
-                for shape in shapes
-                if n == 0 or shape.first_latent is not None
-            ),
-            default=0,
-        )
-        for n, (part, config) in enumerate(model.transformers.items())
-    }
-    latents = [4 * NUM_LATENTS * _count(shape.video_latent) for shape in shapes]
-    shares = _shares(model, tp)
+    """Of one rank, at the largest of the shapes and the longest text. `parts`: the stages of its group; None: all."""
+    here = [part for part in model.transformers if parts is None or part in parts]
+    activations = {part: _activations(model, part, tp=tp, shapes=shapes) for part in here}
+    latents = {part: max(_latent_bytes(model, part, shape) for shape in shapes) for part in here}
+    shares = {part: share for part, share in _shares(model, tp).items() if part in here}
     weights = {part: share.num_bytes for part, share in shares.items()}
     largest = max(share.largest_bytes for share in shares.values())
-    alone = max(
-        (part for part, size in activations.items() if size), key=lambda part: weights[part] + activations[part]
-    )
+    needs = {part: weights[part] + size + latents[part] for part, size in activations.items()}
+    alone = max((part for part in here if activations[part]), key=needs.__getitem__, default=here[0])
+    if placing.stages == "apart":
+        held, working = weights[alone], activations[alone] + latents[alone]
+    else:
+        held, working = _held(weights, largest, placing), max(activations.values()) + max(latents.values())
     return CardMemory(
         tp=tp,
         weights=weights,
-        held=weights[alone] if placing.stages == "apart" else _held(weights, largest, placing),
-        activations=(activations[alone] if placing.stages == "apart" else max(activations.values())) + max(latents),
+        held=held,
+        activations=working,
         runtime=RUNTIME_BYTES,
     )
+
+
+def _activations(model: ModelConfig, part: str, *, tp: int, shapes: Collection[ClipShape]) -> int:
+    """Of the shapes that go through this stage; 0: none does."""
+    config, is_last = model.transformers[part], _is_second(model, part)
+    return max(
+        (
+            activation_bytes(config, tokens=_tokens(model, shape, is_last=is_last), tp=tp)
+            for shape in shapes
+            if not is_last or shape.first_latent is not None
+        ),
+        default=0,
+    )
+
+
+def _latent_bytes(model: ModelConfig, part: str, shape: ClipShape) -> int:
+    first = shape.first_latent or shape.video_latent
+    return 4 * NUM_LATENTS * _count(shape.video_latent if _is_second(model, part) else first)
+
+
+def _is_second(model: ModelConfig, part: str) -> bool:
+    return part != next(iter(model.transformers))
 
 
 def _shares(model: ModelConfig, tp: int) -> dict[str, Parameters]:

@@ -137,6 +137,7 @@ class RankWorker:
             shape=shape,
             tp=self.world_size,
             placing=self.place.placing,
+            parts=self._parts(),
             look=torch.cuda.mem_get_info if self.place.device == "cuda" else None,
         )
 

@@ -2,7 +2,7 @@
 there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from model.codec_cost import decoder_memory, picture_memory, text_memory
 from model.config import ModelConfig
@@ -14,12 +14,22 @@ Look = Callable[[], tuple[int, int]]  # free and total bytes of the card
 
 
 def shortage(
-    error: Exception, *, model: ModelConfig, shape: ClipShape, tp: int, placing: Placing, look: Look | None
+    error: Exception,
+    *,
+    model: ModelConfig,
+    shape: ClipShape,
+    tp: int,
+    placing: Placing,
+    parts: Collection[str],
+    look: Look | None,
 ) -> str:
-    """One line, with the row of `plan`'s table for this clip, and what else would hold it. `look` None: no card."""
-    needed = card_memory(model, tp=tp, shapes=[shape], placing=placing)
-    parts = [f"{part} {_gb(size)}" for part, size in needed.weights.items()]
-    held = f"weights {_gb(needed.held)} ({' + '.join(parts)}, {placing.stages})"
+    """One line, with the row of `plan`'s table for this clip and these stages, and what else would hold it.
+
+    `look` None: no card.
+    """
+    needed = card_memory(model, tp=tp, shapes=[shape], placing=placing, parts=parts)
+    weights = [f"{part} {_gb(size)}" for part, size in needed.weights.items()]
+    held = f"weights {_gb(needed.held)} ({' + '.join(weights)}, {placing.stages})"
     row = f"{held}, activations {_gb(needed.activations)}, runtime {_gb(needed.runtime)}"
     return (
         f"out of memory at {shape.width}x{shape.height}, {shape.num_frames} frames, tp={tp}: it needs "

@@ -139,6 +139,21 @@ def test_a_group_that_has_one_stage_alone_is_counted_by_the_larger() -> None:
     assert both.activations < whole.activations, "those of super-resolution, which has few weights, are elsewhere"
 
 
+def test_a_group_of_one_stage_is_counted_by_that_stage() -> None:
+    model, large = load_model("magihuman_1080p"), shapes("magihuman_1080p", "1080P")
+    first, second = model.transformers
+    drafting, enlarging, either = (
+        card_memory(model, tp=1, shapes=large, placing=placed("apart"), parts=parts)
+        for parts in ([first], [second], None)
+    )
+    assert (list(drafting.weights), drafting.held) == ([first], drafting.weights[first])
+    at_256p = card_memory(load_model("magihuman_distill"), tp=1, shapes=shapes("magihuman_distill", "256P"))
+    assert drafting.activations == at_256p.activations < enlarging.activations
+    assert (list(enlarging.weights), enlarging.total) == ([second], either.total)
+    unused = card_memory(model, tp=1, shapes=shapes("magihuman_1080p", "256P"), placing=placed("apart"), parts=[second])
+    assert unused.held == enlarging.held
+
+
 @pytest.mark.parametrize(
     ("stages", "sizes"),
     [("resident", [8, 4, 2, 1]), ("swapped", [4, 2, 1, 1]), ("apart", [4, 2, 1, 1]), ("offloaded", [1, 1, 1, 1])],
