@@ -3,6 +3,7 @@
 torch lets compiler and linker write under final names, takes whatever lies there, and where a library does not load
 that only probes the processor it silently compiles for a lesser one: other numbers. So half-written libraries are
 removed first, and what torch still cannot use is compiled once more in a folder of its own, which later runs find.
+Nor does anything compile for a CPU before the probes say what the processor promises (`model/probes.py`).
 """
 
 import fcntl
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from model.probes import forget_probes, lesser_processor
+
 SIBLING = "-again"  # the name of the other folder ends so
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ class KernelsError(RuntimeError):
     """torch cannot compile here, neither beside what it has kept nor from nothing."""
 
 
-def with_kernels(run: Callable[[], object]) -> None:
+def with_kernels(run: Callable[[], object], *, device: str) -> None:
     """Carries out what has torch compile. Raises KernelsError; what `run` itself raises goes through."""
     from torch._inductor import config
     from torch._inductor.runtime.cache_dir_utils import cache_dir
@@ -31,7 +34,7 @@ def with_kernels(run: Callable[[], object]) -> None:
     config.cpp_cache_precompile_headers = False  # gains nothing for four kernels, and a half one breaks all others
     kept = Path(cache_dir())
     remove_halves(kept)
-    reason = _tried(run)
+    reason = _tried(run, kept, device=device)
     if reason is None:
         return
     other = kept.with_name(kept.name + SIBLING)
@@ -40,18 +43,22 @@ def with_kernels(run: Callable[[], object]) -> None:
     remove_halves(other)
     torch._dynamo.reset()
     clear_caches()
-    reason = _tried(run)
+    forget_probes()
+    reason = _tried(run, other, device=device)
     if reason is not None:
         raise KernelsError(
             f"model.compiled: torch can compile neither with what it keeps in {kept} nor in {other}: {reason}. Is "
-            "there a C++ compiler on this node? If so, empty both folders, or name another by TORCHINDUCTOR_CACHE_DIR"
+            "there a C++ compiler on this node, and one that knows its processor (else ATEN_CPU_CAPABILITY names a "
+            "lesser)? If so, empty both folders, or name another by TORCHINDUCTOR_CACHE_DIR"
         )
 
 
-def _tried(run: Callable[[], object]) -> str | None:
+def _tried(run: Callable[[], object], folder: Path, *, device: str) -> str | None:
     """Why torch failed, in one line; not the error, whose frames hold tensors."""
     from torch._dynamo.exc import BackendCompilerFailed
 
+    if device == "cpu" and (reason := _misjudged(folder)) is not None:
+        return reason
     try:
         run()
     except (BackendCompilerFailed, ImportError, OSError) as error:
@@ -60,6 +67,17 @@ def _tried(run: Callable[[], object]) -> str | None:
         telling = [line for line in lines[1:] if "rror" in line]
         return " ".join([*lines[:1], *telling[:1]])
     return None
+
+
+def _misjudged(folder: Path) -> str | None:
+    """Looks twice: who was at work on a library when we came may have died over it while torch waited."""
+    reason = lesser_processor()
+    if reason is None:
+        return None
+    log.warning("torch probes the processor again: %s", reason)
+    remove_halves(folder)
+    forget_probes()
+    return lesser_processor()
 
 
 def remove_halves(folder: Path) -> list[Path]:

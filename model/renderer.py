@@ -136,7 +136,7 @@ class Renderer:
         for each in self.sums:
             each.is_silent = True
         try:
-            with_kernels(lambda: self.warm_up(request))
+            with_kernels(lambda: self.warm_up(request), device=torch.device(self.device).type)
         finally:
             for each in self.sums:
                 each.is_silent = False

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch._inductor import config, cpu_vec_isa
 from torch._inductor.utils import clear_caches
 
+from model import kernels
 from model.kernels import SIBLING, KernelsError, is_whole, remove_halves, with_kernels
+from model.probes import forget_probes
 
 LIBRARY = Path(torch._C.__file__)
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.* is deprecated:DeprecationWarning")
@@ -28,11 +30,11 @@ def forget() -> None:
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for kernels; no library probes the processor, for that takes longer than the kernels."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kept"))
-    cpu_vec_isa.valid_vec_isa_list.cache_clear()
+    forget_probes()
     forget()
     with config.patch({"cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": True}):
         yield tmp_path / "kept"
-    cpu_vec_isa.valid_vec_isa_list.cache_clear()
+    forget_probes()
     forget()
 
 
@@ -46,7 +48,7 @@ def halve(path: Path) -> None:
 def compiled_sum() -> Tensor:
     made: list[Tensor] = []
     double = torch.compile(lambda x: (2 * x).sin(), fullgraph=True)
-    with_kernels(lambda: made.append(double(torch.ones(64))))
+    with_kernels(lambda: made.append(double(torch.ones(64))), device="cpu")
     return made[-1]
 
 
@@ -109,3 +111,63 @@ def test_only_what_ends_too_soon_and_is_nobodys_work_is_removed(tmp_path: Path) 
         removed = remove_halves(tmp_path)
     assert sorted(each.name for each in removed) == ["empty.main.so", "short.main.so", "zeros.main.so"]
     assert sorted(each.name for each in folder.iterdir()) == ["busy.main.so", "short.main.cpp", "whole.main.so"]
+
+
+@pytest.mark.slow
+def test_torch_compiles_for_the_processor_that_is_here(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the only probe is killed, where its library loads nowhere, and where another died while writing it."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    isas = {"AVX2": cpu_vec_isa.VecAVX2, "AVX512": cpu_vec_isa.VecAVX512}
+    if capability not in isas:
+        pytest.skip("a processor that promises nothing")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", [isas[capability]()])  # one, with little to compile
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "_avx_code", "int probe;")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+
+    def picked(*, device: str = "cpu") -> str:
+        names: list[str] = []
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kept))
+        forget()
+        forget_probes()
+        caplog.clear()
+        with_kernels(lambda: names.append(str(cpu_vec_isa.pick_vec_isa())), device=device)
+        return names[-1]
+
+    def told() -> list[str]:
+        return [each.getMessage().partition(":")[0] for each in caplog.records if each.name == "model.kernels"]
+
+    with config.patch({"cpp.vec_isa_ok": None}):
+        assert picked() == capability.lower()
+        assert not told()
+        (library,) = kept.glob("*/*.so")
+
+        with monkeypatch.context() as killed:
+            killed.setattr("sys.executable", "/bin/false")
+            assert picked(device="cuda") == "INVALID_VEC_ISA"  # which asks no processor
+            with pytest.raises(KernelsError, match=f"compile for INVALID_VEC_ISA on a processor with {capability}"):
+                picked()
+        assert is_whole(library)
+
+        whole = library.read_bytes()
+        library.unlink()
+        library.write_bytes(whole[:18] + b"\xff\xff" + whole[20:])  # of another machine
+        assert picked() == capability.lower()
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == f"{kept}{SIBLING}"
+        assert told().count("torch probes the processor again") == 1  # there it starts from nothing
+
+        halve(library)
+        with (kept / "locks" / f"{library.name.partition('.')[0]}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
+            def remove_and_die(folder: Path) -> list[Path]:
+                removed = remove_halves(folder)
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                return removed
+
+            monkeypatch.setattr(kernels, "remove_halves", remove_and_die)
+            assert picked() == capability.lower()
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(kept)
+        assert told() == ["torch probes the processor again", f"removed 1 half-written libraries from {kept}"]
