@@ -201,7 +201,9 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"happyhorse {version('happyhorse')}")
         return 0
     if name not in COMMANDS:
-        return _complain(f"unknown command {name}; did you mean {nearest(name, COMMANDS)}? (of {', '.join(COMMANDS)})")
+        near = nearest(name, COMMANDS)
+        meant = f"; did you mean {near}?" if near else ""
+        return _complain(f"unknown command {name}{meant} (of {', '.join(COMMANDS)})")
     command = COMMANDS[name]
     if {"-h", "--help"} & set(words):
         print(explain(name, command.summary, positional=command.positional))

@@ -13,7 +13,14 @@ from jobs.words import Words, nearest
 from pipeline.errors import ConfigError
 
 MISSING = "???"
-INSTEAD = {"parallel": "tp"}  # a group -> the key that says it to commands without that group
+INSTEAD = {  # a key -> the one that says it to commands without its group
+    "parallel": "tp",
+    "parallel.tp": "tp",
+    "parallel.groups": "gpus",
+    "parallel.enlarging_groups": "gpus",
+    "cluster.num_encoders": "encoders",
+    "cluster.num_finishers": "finishers",
+}
 Values = dict[str, Any]
 
 
@@ -76,13 +83,17 @@ def _tables(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _check_keys(root: str, *, typed: list[str], known: list[str]) -> None:
     unknown = [key for key in typed if key not in known]
     if unknown:
-        lines = [f"unknown key {key}; {_meant(root, key, known)}" for key in unknown]
+        lines = [f"unknown key {key}{_meant(root, key, known)}" for key in unknown]
         raise ConfigError("\n".join([*lines, f"(`happyhorse {root} --help` lists them all)"]))
 
 
 def _meant(root: str, key: str, known: list[str]) -> str:
     instead = INSTEAD.get(key)
-    return f"{root} takes {instead}=N" if instead in known else f"the nearest known one is {nearest(key, known)}"
+    if instead in known:
+        shares = " and shares them out to groups itself" if instead == "gpus" else ""
+        return f"; {root} takes {instead}=N{shares}"
+    near = nearest(key, known)
+    return f"; the nearest known one is {near}" if near else ""
 
 
 def _updated(config: DictConfig, values: Values) -> Values:

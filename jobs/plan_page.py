@@ -189,11 +189,13 @@ def _beside(estimate: Values) -> Iterator[str]:
 def _a_clip(estimate: Values) -> str:
     if estimate["a_clip_s"] is None:
         return ""
-    a_clip_s = estimate["a_clip_s"]
-    if a_clip_s < 0.1:
-        return f"; then a group makes {1 / a_clip_s:,.0f} clips a second"
+    a_clip_s, makes = estimate["a_clip_s"], "a group makes"
     cards = f" ({_short(a_clip_s * estimate['gpus'] / estimate['groups'])} GPU-seconds)" if estimate["gpus"] else ""
-    return f"; then a group makes a clip every {_short(a_clip_s)} s{cards}"
+    if estimate["enlarging_groups"]:  # no group makes a whole clip
+        a_clip_s, makes = a_clip_s / estimate["groups"], "both kinds of group together make"
+    if a_clip_s < 0.1:
+        return f"; then {makes} {1 / a_clip_s:,.0f} clips a second"
+    return f"; then {makes} a clip every {_short(a_clip_s)} s{cards}"
 
 
 def _short(value: float) -> str:

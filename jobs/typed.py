@@ -27,7 +27,8 @@ def build(kind: type[Kind], values: object, *, at: str) -> Kind:
     for name in values:
         if name not in fields:
             near = nearest(str(name), fields)
-            raise ConfigError(f"unknown key {prefix}{name}; the nearest known one is {prefix}{near}")
+            meant = f"; the nearest known one is {prefix}{near}" if near else ""
+            raise ConfigError(f"unknown key {prefix}{name}{meant}")
     for name, field in fields.items():
         optional = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
         if name not in values and not optional:

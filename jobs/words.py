@@ -21,6 +21,7 @@ TEXT_KEYS = frozenset(
     "webhook hook".split()
 )
 WORDS_OF_PEOPLE = frozenset("where reason clip only name hook".split())  # the others are addresses
+ALIKE = 0.65  # of 1: a key that is less like what was typed was not meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +63,16 @@ def _check_address(key: str, text: str) -> None:
         raise ConfigError(f"{key}: {problem}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known key most like `word`, whether its group was typed or not: crf is near media.crf."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known key most like `word`, whether its group was typed or not: crf is near media.crf. None: none is."""
 
     def likeness(key: str) -> tuple[float, float]:
         whole = difflib.SequenceMatcher(None, word, key).ratio()
         last = difflib.SequenceMatcher(None, word.rpartition(".")[2], key.rpartition(".")[2]).ratio()
         return max(whole, last), whole
 
-    return max(known, key=likeness)
+    best = max(known, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= ALIKE else None
 
 
 def _next_place(word: str, places: Iterator[str], positional: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ RESIDENT = Placing()
 def check_placing(model: ModelConfig, placing: Placing) -> None:
     """Raises ValueError for what a model's stages cannot do."""
     if placing.stages == "apart" and model.super_resolution is None:
-        raise ValueError(f"stages is apart, but model {model.name} has one stage, expected one of two")
+        raise ValueError(f"stages is apart, but model {model.name} has one stage, expected a model of two stages")
 
 
 def stage_places(model: ModelConfig) -> tuple[StagePlace, ...]:

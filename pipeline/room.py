@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from model.placing import RESIDENT, Placing
+from pipeline.counting import counted
 from pipeline.errors import ConfigError
 from pipeline.settings import ClusterSettings, ParallelSettings
 
@@ -70,6 +71,10 @@ class Wants:
     beside: tuple[Crews, ...]
     groups: Crews
 
+    @property
+    def cards_beside(self) -> int:
+        return sum(each.all_cards for each in self.beside)
+
     def cards(self, groups: int) -> dict[str, int]:
         """How many cards so many groups and what is beside them have, by kind of crew that has any."""
         kinds = (replace(self.groups, count=groups), *self.beside)
@@ -77,12 +82,14 @@ class Wants:
 
     def groups_on(self, cards: int, *, least: int = 1) -> int:
         """How many groups so many cards are enough for, wherever these are. ConfigError for less than `least`."""
-        beside = sum(each.all_cards for each in self.beside)
         one = self.groups.actors * self.groups.cards
-        if cards < beside + least * one:
+        if cards < self.cards_beside + least * one:
             asked = [f"{kind} {count}" for kind, count in self.cards(least).items()]
-            raise ConfigError(f"gpus is {cards}, expected at least {beside + least * one} ({', '.join(asked)})")
-        return (cards - beside) // one
+            if least > 1:
+                asked[0] = f"{least} groups of {counted(one, 'GPU')}, one for each stage"
+            needed = self.cards_beside + least * one
+            raise ConfigError(f"gpus is {cards}, expected at least {needed} ({', '.join(asked)})")
+        return (cards - self.cards_beside) // one
 
     def room(self, nodes: Nodes) -> int:
         """How many groups nodes hold beside the rest; 0 also where they do not hold that."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from model.config import ModelConfig
 from model.memory import HEADROOM, UNCERTAINTY, CardMemory, Fit, card_memory, tp_sizes
-from model.placing import RESIDENT, Placing, StagePlace
+from model.placing import RESIDENT, Placing, StagePlace, stage_places
 from model.shapes import ClipShape
 
 GB = 10**9
@@ -61,7 +61,7 @@ def fitting(
     size = tp if tp is not None else next(iter(holding), max(sizes))
     memory = sizes.get(size) or card_memory(model, tp=size, shapes=shapes, placing=placing)
     fit = memory.fit(CARDS[card].num_bytes)
-    large = _too_large(model, memory, card, holding) + _other_placings(model, shapes, card=card, placing=placing)
+    large = _too_large(model, memory, card, holding) + _smaller_placings(model, shapes, card=card, placing=placing)
     notes = {"fits": "", "tight": _tight(memory, card), "no": large}
     return Fitting(fit=fit, note=notes[fit])
 
@@ -92,19 +92,43 @@ def _too_large(model: ModelConfig, memory: CardMemory, card: str, holding: list[
     )
 
 
-def _other_placings(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, placing: Placing) -> str:
-    """With which places of the stages that take less of a card it fits, and at which sizes."""
-    others: tuple[StagePlace, ...] = ("swapped", "offloaded")
-    if placing.stages != "resident":
-        others = ("offloaded",) if placing.stages == "swapped" else ()
+def _smaller_placings(model: ModelConfig, shapes: Collection[ClipShape], *, card: str, placing: Placing) -> str:
+    """With which places of the stages that take less of a card it fits."""
+    if placing.stages in ("offloaded", "disk"):
+        return ""
+    others = [stages for stages in stage_places(model) if stages not in ("resident", placing.stages)]
+    found = _placings(model, shapes, others, card=card, placing=placing)
+    return f"; on {card} it fits with {found}" if found else ""
+
+
+def fewer_cards(
+    model: ModelConfig, shapes: Collection[ClipShape], *, card: str, cards: int, placing: Placing = RESIDENT
+) -> str:
+    """With which other places of the stages so few cards are enough; empty where they never are."""
+    others = [stages for stages in stage_places(model) if stages != placing.stages]
+    found = _placings(model, shapes, others, card=card, placing=placing, most=cards)
+    return f"; {cards} x {card} {'is' if cards == 1 else 'are'} enough with {found}" if found else ""
+
+
+def _placings(
+    model: ModelConfig,
+    shapes: Collection[ClipShape],
+    others: Collection[StagePlace],
+    *,
+    card: str,
+    placing: Placing,
+    most: int | None = None,
+) -> str:
+    """Those of `others` with which it fits, on `most` cards at most, and at which sizes."""
     found = []
     for stages in others:
-        other = replace(placing, stages=stages)
+        other, groups = replace(placing, stages=stages), 2 if stages == "apart" else 1
         memories = (card_memory(model, tp=size, shapes=shapes, placing=other) for size in tp_sizes(model))
-        sizes = [str(memory.tp) for memory in memories if memory.fit(CARDS[card].num_bytes) != "no"]
-        if sizes and (stages != "swapped" or len(model.transformers) > 1):
-            found.append(f"placing={stages} at tp={' or '.join(sizes)}")
-    return f"; on {card} it fits with {' and with '.join(found)}" if found else ""
+        holding = (memory.tp for memory in memories if memory.fit(CARDS[card].num_bytes) != "no")
+        sizes = [str(tp) for tp in holding if most is None or groups * tp <= most]
+        if sizes:
+            found.append(f"placing={stages} at tp={' or '.join(sizes)}" + (" (two groups)" if groups > 1 else ""))
+    return " and with ".join(found)
 
 
 def _needed(memory: CardMemory, card: str) -> str:

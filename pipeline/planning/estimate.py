@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 
 from model.memory import Fit, card_memory, smallest_fitting_tp
 from model.placing import Placing
-from pipeline.planning.cards import CARDS, Fitting, fitting
+from pipeline.errors import ConfigError
+from pipeline.planning.cards import CARDS, Fitting, fewer_cards, fitting
 from pipeline.planning.history import RunHistory
 from pipeline.planning.measured import Measured, crew_seconds
 from pipeline.planning.planned import PlannedClips
@@ -45,7 +46,7 @@ class Estimate:
     low_s: float | None
     high_s: float | None
     startup_s: float
-    a_clip_s: float | None  # of one group, on average
+    a_clip_s: float | None  # of one group, on average; where stages have their own: of all groups, summed up
     gpu_hours: float | None
     cost: float | None
     num_bytes: int
@@ -72,7 +73,7 @@ def estimate(planned: PlannedClips, history: Sequence[RunHistory], target: Targe
         basis="none",
         hardware="CPUs",
         gpus=0,
-        groups={"render": 1},
+        groups=shared_out(1, ParallelSettings(), enlarging=planned.enlarging_share(target.placing)),
         tp=target.tp,
         startup_s=0.0,
         working_s=None,
@@ -164,7 +165,12 @@ def _from_flops(planned: PlannedClips, measured: Measured, target: Target, *, ca
     enlarging = planned.enlarging_share(target.placing)
     least = 2 if enlarging else 1
     gpus = target.gpus or sum(wants.cards(least).values())
-    total = wants.groups_on(gpus, least=least)
+    try:
+        total = wants.groups_on(gpus, least=least)
+    except ConfigError as error:
+        cards = gpus - wants.cards_beside
+        other = fewer_cards(model, planned.shapes, card=card, cards=cards, placing=target.placing)
+        raise ConfigError(f"{error}{other}") from error
     groups = shared_out(total, ParallelSettings(), enlarging=enlarging)
     used: dict[Stage, int] = {stage: min(count, planned.to_render) for stage, count in groups.items()}
     a_card = known.tflops * 1e12 * target.utilisation

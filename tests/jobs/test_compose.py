@@ -103,6 +103,7 @@ def test_where_ray_is(words: list[str], address: str | None) -> None:
         ("media.crff=20", "unknown key media.crff; the nearest known one is media.crf"),
         ("crf=20", "unknown key crf; the nearest known one is media.crf"),
         ("path=x", "unknown key path"),
+        ("dry_run=true", "unknown key dry_run\n(`happyhorse render --help` lists them all)"),
         ("hydra.verbose=true", "unknown key hydra.verbose"),
         ("parallel=tp3", "parallel=tp3 is none of its choices: auto, tp1, tp2, tp4"),
         ("media.crf=good", 'media.crf: got "good", expected a whole number'),

@@ -81,6 +81,10 @@ def test_the_keys_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("tp=3", "tp: tensor parallel size 3 does not divide 8 key/value heads; sizes that work: 1, 2, 4, 8"),
         ("tp=0", "sizes that work: 1, 2, 4, 8"),
         ("parallel=tp1", "unknown key parallel; plan takes tp=N"),
+        ("parallel.groups=8", "key parallel.groups; plan takes gpus=N and shares them out to groups itself"),
+        ("parallel.enlarging_groups=8", "parallel.enlarging_groups; plan takes gpus=N and shares them out to groups"),
+        ("cluster.num_encoders=2", "unknown key cluster.num_encoders; plan takes encoders=N"),
+        ("placing=apart", "stages is apart, but model magihuman_distill has one stage, expected a model of two stages"),
         ("gpus=0", "gpus is 0, expected at least 1"),
         ("gpus=some", 'gpus: got "some", expected a whole number'),
         ("format=xml", 'format: got "xml", expected'),
@@ -180,7 +184,8 @@ def test_a_size_that_does_not_fit_has_no_times_on_the_page(tmp_path: Path, capsy
     assert "does not fit a10g at tp=1" in page
     assert "a10g holds it at tp=8" in page
     assert (
-        "; on a10g it fits with placing=swapped at tp=4 or 8 and with placing=offloaded at tp=1 or 2 or 4 or 8" in page
+        "; on a10g it fits with placing=swapped at tp=4 or 8 and with placing=apart at tp=4 or 8 (two groups) "
+        "and with placing=offloaded at tp=1 or 2 or 4 or 8" in page
     )
     for word in ("takes", "GPU-hours", "cost", "0 groups"):
         assert word not in page, word
@@ -239,6 +244,16 @@ def test_fast_groups_make_many_clips_a_second(tmp_path: Path, capsys: pytest.Cap
     page = " ".join(page_of(capsys, manifest(tmp_path, prompt=["red"] * 2), "card=h100").split())
     assert "clips a second" in page
     assert "a clip every" not in page
+
+
+def test_with_stages_apart_no_group_makes_a_whole_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [manifest(tmp_path, prompt=["red"] * 8, resolution=["1080P"] * 8), "model=magihuman_1080p"]
+    words += ["card=h200", "gpus=4", "tp=1"]
+    made = json_of(capsys, *words, "placing=apart")["estimate"]
+    every_s = (made["seconds"] - made["startup_s"]) / 8
+    page = " ".join(page_of(capsys, *words, "placing=apart").replace("│", " ").split())
+    assert f"; then both kinds of group together make a clip every {every_s:.3g} s ({4 * every_s:.3g} GPU-" in page
+    assert "; then a group makes a clip every" in " ".join(page_of(capsys, *words).replace("│", " ").split())
 
 
 def test_no_run_ends_before_it_has_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,9 +86,11 @@ def test_a_key_given_twice_is_refused(word: str) -> None:
         ("outptu", "output"),
         ("groups", "parallel.groups"),
         ("storage.timeout", "storage.timeout_s"),
+        ("dry_run", None),
+        ("parallel.enlarging", None),
     ],
 )
-def test_the_nearest_known_key_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_the_nearest_known_key_is_the_one_that_was_meant(typed: str, meant: str | None) -> None:
     known = (
         "manifest output weights media.crf media.preset parallel.groups retry.failed storage.timeout_s storage.retries"
     )

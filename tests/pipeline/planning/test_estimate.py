@@ -185,8 +185,16 @@ def test_stages_on_groups_of_their_own_take_as_long_as_the_slower_kind() -> None
     working_s = [known(each.seconds) - each.startup_s for each in (together, apart)]
     assert working_s[1] / working_s[0] == pytest.approx(share / (apart.enlarging_groups / 24), rel=1e-6)
     assert apart.startup_s < together.startup_s, "a rank reads the weights of one stage"
-    with pytest.raises(ConfigError, match=r"gpus is 3, expected at least 4 \(group 4\)"):
+    with pytest.raises(ConfigError, match=r"3, expected at least 4 \(2 groups of 2 GPUs, one for each stage\); 3 x"):
         estimate(clips, [], Target(card="h200", gpus=3, tp=2, placing=APART))
+    with pytest.raises(ConfigError) as few:
+        estimate(clips, [], Target(card="l4", gpus=4, placing=APART))
+    assert str(few.value) == (
+        "gpus is 4, expected at least 8 (2 groups of 4 GPUs, one for each stage); "
+        "4 x l4 are enough with placing=swapped at tp=4 and with placing=offloaded at tp=1 or 2 or 4"
+    )
+    not_fitting = estimate(clips, [], Target(card="l4", tp=2, placing=APART))
+    assert "; on l4 it fits with placing=swapped at tp=4 or 8 and with placing=off" in not_fitting.notes[0]
     assert estimate(clips, [], Target(card="h200", tp=2, placing=APART)).gpus == 4
 
 
@@ -214,6 +222,10 @@ def test_before_any_run_on_cpus_nothing_is_promised() -> None:
     found = estimate(planned((KIND, 20)), [], Target())
     assert (found.basis, found.seconds, found.gpu_hours) == ("none", None, None)
     assert "no estimate before a first run" in found.notes[0]
+    kinds = (KIND, replace(KIND, resolution="128P"))
+    plans = (planned((kind, 20), model=load_model("foal")) for kind in kinds)
+    apart = [estimate(clips, [], Target(placing=APART)) for clips in plans]
+    assert [(each.groups, each.enlarging_groups) for each in apart] == [(1, 0), (2, 1)], "as a run starts them"
     assert found.num_bytes > 0
     assert not found.bytes_measured
 
