@@ -32,7 +32,8 @@ class JobSettings:
         """ConfigError where nobody says it."""
         address = self.address or os.environ.get(ADDRESS_VARIABLE)
         if not address or not address.startswith(("http://", "https://")):
-            raise ConfigError(f"address is {address!r}, expected that of Ray's Jobs server: http://HOST:8265")
+            got = repr(address) if address else "missing"
+            raise ConfigError(f"address is {got}, expected that of Ray's Jobs server: http://HOST:8265")
         return address
 
 

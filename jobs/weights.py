@@ -14,6 +14,7 @@ from model.config import ModelConfig
 from model.parallel import check_tp_size
 from model.parts import find_mismatches, find_twins, parts_of, tp_of
 from model.weights import WeightReader, WeightsMismatch, check_cut, read_shards
+from pipeline.counting import counted
 from pipeline.errors import ConfigError, StoreError, WeightsError
 from pipeline.store import StorageSettings
 from pipeline.weights.cutting import shard_weights
@@ -100,7 +101,7 @@ def _show(reader: WeightReader, part: str, mismatch: WeightsMismatch | None, sai
     """A line for the part, then one for everything that is wrong with it."""
     files = [name for name in reader.names() if name.startswith(f"{part}/")]
     size_gb = sum(map(reader.size_bytes, files)) / 1e9
-    print(f"{part:<14} {len(files):>4} files {size_gb:>8.2f} GB  {_verdict(mismatch)}")
+    print(f"{part:<14} {counted(len(files), 'file'):>10} {size_gb:>8.2f} GB  {_verdict(mismatch)}")
     for finding in mismatch.findings if mismatch and str(mismatch) not in said else ():
         print(f"  {finding}")
     said |= {str(mismatch)} if mismatch else set()

@@ -1,4 +1,4 @@
-"""Numbers of things in words for people: 1 clip, 2 clips. What is logged for us alone may say "1 clips"."""
+"""Numbers of things in words for people: 1 clip, 2 clips."""
 
 
 def counted(number: int, noun: str) -> str:

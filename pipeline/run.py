@@ -18,6 +18,7 @@ from model.text import SPARE_TOKENS, build_token_counter
 from model.weights import WeightReader, weights_digest
 from pipeline.board import Place
 from pipeline.control import Listener, check_not_paused
+from pipeline.counting import counted
 from pipeline.driver import Driver, Outcome, Oversight
 from pipeline.errors import ConfigError, LeaseLost, StoreError
 from pipeline.layout import settle, settle_before
@@ -98,7 +99,7 @@ def _render(
         checks_files=settings.cluster.address is not None and store.is_folder,
     )
     recorder.begin()
-    log.info("%d clips: %d are done, %d to render", len(manifest), len(plan.done), len(plan.to_render))
+    log.info("%s: %d done, %d to render", counted(len(manifest), "clip"), len(plan.done), len(plan.to_render))
     last: list[Snapshot] = []
     times = RunTimes(recorder, began=began)
     clips = manifest.load(plan.to_render)

@@ -22,6 +22,7 @@ from model.text import SPARE_TOKENS
 from pipeline.convert.rows import TextFormat
 from pipeline.convert.table import TextTable
 from pipeline.convert.text import write_text
+from pipeline.counting import counted
 from pipeline.errors import ConfigError, Finding, ManifestError, StoreError
 from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.manifest.findings import Findings, findings_file
@@ -73,7 +74,7 @@ def convert(conversion: Conversion) -> int:
         findings.raise_if_any(conversion.source)
         root, name = split_uri(conversion.target)
         open_store(root, conversion.storage).put_file(name, finished)
-    log.info("%s: %d rows written to %s", conversion.source, num_rows, conversion.target)
+    log.info("%s: %s written to %s", conversion.source, counted(num_rows, "row"), conversion.target)
     return num_rows
 
 

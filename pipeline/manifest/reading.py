@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
+from pipeline.counting import counted
 from pipeline.errors import ConfigError, StoreError
 from pipeline.inputs.access import OWN_FOLDER, InputAccess
 from pipeline.inputs.files import Ref
@@ -222,7 +223,7 @@ def read_manifest(
         hash_clip=hash_clip,
         selection=selection,
     )
-    log.info("%s: %d clips, carried columns: %s", uri, len(manifest), ", ".join(manifest.carried) or "none")
+    log.info("%s: %s, carried columns: %s", uri, counted(len(manifest), "clip"), ", ".join(manifest.carried) or "none")
     return manifest
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pipeline.counting import counted
 from pipeline.driver import StopSignal
 from pipeline.errors import ClusterError, LeaseHeld, LeaseLost, ManifestError, OutputPaused, StoreError
 from pipeline.nightly import notices
@@ -142,7 +143,8 @@ class Nightly:
         limits = self._limits(work, now)
         night = self.tonight.night
         entry = self.journal.begin(work.name, night=night, now=now, must_end_by=limits.must_end_by, gpus=work.gpus)
-        log.info("%s: %d clips to render%s", found.file, look.num_left, verdict.reason and f" ({verdict.reason})")
+        left = counted(look.num_left, "clip")
+        log.info("%s: %s to render%s", found.file, left, verdict.reason and f" ({verdict.reason})")
         stop, rendered = StopSignal(), None
         watch = self._watch(stop, limits, look)
         try:

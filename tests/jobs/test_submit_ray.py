@@ -60,7 +60,7 @@ def test_places_of_this_machine_are_said_whole(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ([], 2, "address is None, expected that of Ray's Jobs server: http://HOST:8265"),
+        ([], 2, "address is missing, expected that of Ray's Jobs server: http://HOST:8265"),
         (["address=10.0.0.1:6379"], 2, "address is '10.0.0.1:6379', expected that of Ray's Jobs server"),
         (["address=http://127.0.0.1:{free}"], 5, "did not take the job"),
         (["address=http://127.0.0.1:{free}", "pass_env=[NOT_SET_ANYWHERE]"], 2, "NOT_SET_ANYWHERE, which is not set"),
@@ -80,7 +80,7 @@ def test_what_cannot_be_submitted_is_said_in_one_line(
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [([], "address is None, expected"), (["address=http://127.0.0.1:9", "pass_env=[NOT_SET]"], "names NOT_SET")],
+    [([], "address is missing, expected"), (["address=http://127.0.0.1:9", "pass_env=[NOT_SET]"], "names NOT_SET")],
 )
 def test_what_is_missing_here_is_said_before_the_table_is_read(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
