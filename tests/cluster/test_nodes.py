@@ -30,6 +30,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("shared_ray")]
 NODE_S = 20  # in which a node that died is noticed
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left(shared_cluster: Cluster) -> Iterator[None]:
+    """Ray counts a node that is gone for some seconds, with its cards: runs of other files would wait for these."""
+    yield
+    end = time.monotonic() + 3 * NODE_S
+    while len([node for node in ray.nodes() if node["Alive"]]) > 1:  # type: ignore[no-untyped-call]
+        assert time.monotonic() < end, "nodes are still there"
+        time.sleep(0.1)
+
+
 @contextmanager
 def another_node(cluster: Cluster, *, num_cpus: int, num_gpus: int = 0) -> Iterator[Any]:
     node = cluster.add_node(num_cpus=num_cpus, num_gpus=num_gpus, object_store_memory=100_000_000)
